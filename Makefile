@@ -1,0 +1,50 @@
+# make course · test · lab · notebooks · clean. Each sets up what it needs in .venv (Linux and macOS; Windows: see README.md).
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+SUITABLE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11 python; do \
+	"$$name" -c "$(SUITABLE)" 2>/dev/null && { echo "$$name"; break; }; done)
+
+.PHONY: help course test lab notebooks lint clean
+
+help:
+	@echo "make course     run notebooks 01 to 06 in order and print what came out"
+	@echo "make test       unit tests, and every notebook run again with its outputs compared"
+	@echo "make lab        open the course in JupyterLab"
+	@echo "make notebooks  execute the notebooks again and make them ready to commit"
+	@echo "make lint       format and lint, notebooks included"
+	@echo "make clean      remove runs and caches (make clean-all: the environment too)"
+
+$(READY): requirements.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "No Python 3.11, 3.12 or 3.13 was found: install one, or name it with make PYTHON=/path/to/python3"; exit 2; }
+	@"$(PYTHON)" -c "$(SUITABLE)" || { echo "$(PYTHON) is not Python 3.11, 3.12 or 3.13: name one with make PYTHON=/path/to/python3"; exit 2; }
+	rm -rf $(VENV)
+	"$(PYTHON)" -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -r requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps -e .
+	@touch $(READY)
+
+course: $(READY)
+	$(BIN)/python tools/course.py
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+lab: $(READY)
+	$(BIN)/jupyter lab notebooks/01_base_model.ipynb
+
+notebooks: $(READY)
+	$(BIN)/python tools/notebooks.py
+
+lint: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check .
+
+clean:
+	rm -rf runs build stlib.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -not -path "./$(VENV)/*" -exec rm -rf {} +
+
+clean-all: clean
+	rm -rf $(VENV)
