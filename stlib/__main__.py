@@ -1,0 +1,228 @@
+"""The command line: python -m stlib train | evaluate | predict."""
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command. Returns the exit status: 0 on success, 2 with one line on standard error for bad input."""
+    options = make_parser().parse_args(arguments)
+    from stlib.errors import UsageError
+
+    try:
+        options.run(options)
+    except UsageError as error:
+        print(f"stlib {options.command}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m stlib", description="Train, evaluate and ask the models of the course."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    train = commands.add_parser("train", help="train a recipe and write a run folder")
+    train.add_argument(
+        "--recipe", default="card", help="card, card_as_printed, fit_defaults or trained_head (default: card)"
+    )
+    train.add_argument("--profile", help="mini, small or full (default: mini, or small with --data)")
+    train.add_argument("--out", type=Path, help="the run folder (default: one under runs/)")
+    train.add_argument("--data", help="mini, hub or a folder with parquet files")
+    train.add_argument("--nli-split", help="rows to train on, such as train[:20000] or validation+test")
+    train.add_argument(
+        "--max-steps", type=int, help="stop after so many steps; the schedule stays that of the whole run"
+    )
+    train.add_argument("--seed", type=int, default=42)
+    train.add_argument("--log-every", type=int, help="steps between two rows of log.csv")
+    train.add_argument("--resume", action="store_true", help="continue the unfinished run in --out")
+    train.set_defaults(run=run_train)
+
+    evaluate = commands.add_parser("evaluate", help="score a model on STS, NLI and classification tasks")
+    evaluate.add_argument("model", help="base, a run folder or a model folder")
+    evaluate.add_argument(
+        "--tasks", help="a comma-separated list, such as sts13-sts,nli,banking77 (default: the profile's)"
+    )
+    evaluate.add_argument("--profile", help="mini, small or full (default: mini, or small with --data)")
+    evaluate.add_argument("--data", help="mini, hub or a folder with parquet files")
+    evaluate.add_argument("--json", type=Path, help="also write the scores to this file")
+    evaluate.set_defaults(run=run_evaluate)
+
+    predict = commands.add_parser("predict", help="label pairs as entailment, neutral or contradiction")
+    predict.add_argument("model", help="a run folder or a model folder with a head")
+    predict.add_argument("--premise")
+    predict.add_argument("--hypothesis")
+    predict.add_argument("--input", type=Path, help="a CSV file with the columns premise and hypothesis")
+    predict.add_argument("--output", type=Path, help="the CSV file to write: the input with label and probabilities")
+    predict.set_defaults(run=run_predict)
+    return parser
+
+
+def profile_name(options) -> str | None:
+    """``--data`` without ``--profile`` means ``small``."""
+    return options.profile or ("small" if options.data not in (None, "mini") else None)
+
+
+def run_train(options) -> None:
+    from stlib.training import train
+
+    run = train(
+        options.recipe,
+        profile_name(options),
+        out=options.out,
+        data=options.data,
+        nli_split=options.nli_split,
+        max_steps=options.max_steps,
+        seed=options.seed,
+        log_every=options.log_every,
+        resume=options.resume,
+    )
+    info = run.info
+    print(
+        f"{info['steps']:,} steps in {info['seconds']:.0f} s, final loss {info['final_loss']:.4f}; run folder: {run.folder}"
+    )
+
+
+def run_evaluate(options) -> None:
+    from stlib import corpora
+    from stlib.evaluation import nli_scores, probe_scores, sts_scores
+    from stlib.profiles import get_profile
+    from stlib.runs import write_json
+
+    profile = get_profile(profile_name(options))
+    source = corpora.get_source(options.data, profile)
+    tasks = split_tasks(options.tasks, profile, source)
+    encoder, classifier = load_model(options.model)
+    results = []
+    for task in tasks:
+        if task == "nli":
+            if classifier is None:
+                raise_usage(f"{options.model} has no NLI head: leave nli out of --tasks, or name a run folder")
+            scores = nli_scores(classifier, corpora.nli("test", source))
+            results.append(
+                {
+                    "task": task,
+                    **{key: scores[key] for key in ("n", "accuracy", "low", "high", "macro_f1", "per_label")},
+                }
+            )
+            text = f"accuracy {100 * scores['accuracy']:.2f} [{100 * scores['low']:.2f}, {100 * scores['high']:.2f}]"
+        elif is_sts(task):
+            scores, _ = sts_scores(encoder, corpora.sts(task, "test", source), task)
+            results.append(scores)
+            text = f"Spearman {scores['spearman']:.2f} [{scores['low']:.2f}, {scores['high']:.2f}], Pearson {scores['pearson']:.2f}"
+        else:
+            scores = probe_scores(encoder, task, source)
+            results.append(scores)
+            text = (
+                f"accuracy {scores['accuracy']:.2f} [{scores['low']:.2f}, {scores['high']:.2f}] ({scores['protocol']})"
+            )
+        print(f"{task:18s} n={results[-1]['n']:<6d} {text}", flush=True)
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        write_json(options.json, {"model": options.model, "source": str(source), "results": results})
+
+
+def is_sts(task: str) -> bool:
+    return task == "sts" or task.endswith("-sts")
+
+
+def split_tasks(text: str | None, profile, source) -> list[str]:
+    """The tasks named in ``--tasks``, or those of the profile that the source has."""
+    from stlib import corpora
+
+    if text is None:
+        have, missing = corpora.available_tasks(profile.sts_tasks + profile.classification_tasks, source)
+        if missing:
+            print(f"not in {source}: {', '.join(missing)}", file=sys.stderr)
+        return have
+    tasks = [task.strip() for task in text.split(",") if task.strip()]
+    _, missing = corpora.available_tasks(tuple(task for task in tasks if task != "nli"), source)
+    if missing or not tasks:
+        wanted = missing[0] if missing else text
+        raise_usage(f"there is no task {wanted!r} in {source}: name tasks with --tasks, and where they are with --data")
+    return tasks
+
+
+def load_model(name: str):
+    """The encoder called ``name`` and its classifier, or None for the latter where there is no head."""
+    from sentence_transformers import SentenceTransformer
+
+    from stlib.base_model import load_base, quiet_loading
+    from stlib.nli_classifier import HEAD_WEIGHTS, NLIClassifier
+    from stlib.profiles import best_device
+    from stlib.runs import Run
+
+    if name == "base":
+        return load_base(), None
+    folder = Path(name)
+    if not (folder / "modules.json").exists():
+        folder = Run.load(folder).model_folder
+    if (folder / HEAD_WEIGHTS).exists():
+        classifier = NLIClassifier.load(folder)
+        return classifier.encoder, classifier
+    with quiet_loading():
+        return SentenceTransformer(str(folder), device=best_device()), None
+
+
+def run_predict(options) -> None:
+    import pandas as pd
+
+    one_pair = options.premise is not None and options.hypothesis is not None
+    if one_pair == (options.input is not None):
+        raise_usage("give either --premise and --hypothesis, or --input pairs.csv")
+    if options.input is not None and options.output is None:
+        raise_usage("--input needs --output, the CSV file to write")
+    table = (
+        read_pairs(options.input)
+        if options.input
+        else pd.DataFrame({"premise": [options.premise], "hypothesis": [options.hypothesis]})
+    )
+    _, classifier = load_model(options.model)
+    if classifier is None:
+        raise_usage(f"{options.model} has no NLI head: name a run folder trained with SoftmaxLoss")
+    probabilities = classifier.predict_proba(
+        table["premise"].tolist(), table["hypothesis"].tolist(), progress=options.input is not None
+    )
+    if one_pair:
+        best = int(probabilities[0].argmax())
+        rest = ", ".join(f"{label} {p:.3f}" for label, p in zip(classifier.labels, probabilities[0], strict=True))
+        print(f"{classifier.labels[best]} ({rest})")
+        return
+    table["predicted"] = [classifier.labels[i] for i in probabilities.argmax(axis=1)]
+    for i, label in enumerate(classifier.labels):
+        table[label] = probabilities[:, i].round(6)
+    temporary = options.output.with_name(options.output.name + ".tmp")
+    table.to_csv(temporary, index=False)
+    temporary.replace(options.output)
+    print(f"{len(table):,} pairs labelled in {options.output}")
+
+
+def read_pairs(path: Path):
+    """The pairs of a CSV file. Raises UsageError for a missing file, missing columns or an empty cell, by row."""
+    import pandas as pd
+
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise_usage(
+            f"{path} could not be read as CSV ({error}): give a UTF-8 file with the columns premise and hypothesis"
+        )
+    for column in ("premise", "hypothesis"):
+        if column not in table.columns:
+            raise_usage(f"{path} has no column {column!r} (it has: {', '.join(table.columns)}): rename or add it")
+        empty = table.index[table[column].str.strip() == ""]
+        if len(empty):
+            raise_usage(f"{path} has no {column} in row {empty[0] + 1}: fill it in or remove the row")
+    return table
+
+
+def raise_usage(text: str) -> None:
+    from stlib.errors import UsageError
+
+    raise UsageError(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

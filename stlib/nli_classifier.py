@@ -1,0 +1,112 @@
+"""The encoder with its NLI head: saved together, loaded together, asked together."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from sentence_transformers import SentenceTransformer
+from torch import nn
+
+from stlib.base_model import quiet_loading
+from stlib.corpora import NLI_LABELS
+from stlib.errors import UsageError
+from stlib.profiles import best_device
+
+HEAD_WEIGHTS = "nli_head.safetensors"
+HEAD_CONFIG = "nli_head.json"
+
+
+def pair_features(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """(u, v, |u - v|) side by side: shapes (n, d) and (n, d) give (n, 3d). Reimers and Gurevych 2019, arXiv 1908.10084."""
+    return torch.cat([u, v, (u - v).abs()], dim=1)
+
+
+class NLIClassifier:
+    """An encoder and the linear head of ``SoftmaxLoss``, which together label a premise and a hypothesis.
+
+    The library's ``save_pretrained`` keeps the encoder only, so the head has two files of its own in the same folder;
+    plain ``SentenceTransformer(folder)`` still loads the encoder.
+    """
+
+    def __init__(self, encoder: SentenceTransformer, head: nn.Linear, labels: Sequence[str] = NLI_LABELS):
+        expected = 3 * encoder.get_embedding_dimension()
+        if head.in_features != expected or head.out_features != len(labels):
+            raise UsageError(
+                f"the head maps {head.in_features} features to {head.out_features} labels, but this encoder and these labels "
+                f"need {expected} to {len(labels)}: use the head that was trained with this encoder"
+            )
+        self.encoder = encoder
+        self.head = head.to(encoder.device)
+        self.labels = tuple(labels)
+
+    def logits(
+        self, premises: Sequence[str], hypotheses: Sequence[str], batch_size: int = 64, progress: bool = False
+    ) -> torch.Tensor:
+        """Scores before the softmax, shape (n, 3). Each distinct sentence is encoded once."""
+        if len(premises) != len(hypotheses):
+            raise UsageError(
+                f"there are {len(premises)} premises and {len(hypotheses)} hypotheses: give one of each a pair"
+            )
+        if len(premises) == 0:
+            return torch.empty(0, len(self.labels))
+        distinct = list(dict.fromkeys([*premises, *hypotheses]))
+        row = {sentence: i for i, sentence in enumerate(distinct)}
+        embeddings = self.encoder.encode(
+            distinct, batch_size=batch_size, convert_to_tensor=True, show_progress_bar=progress
+        )
+        u, v = (embeddings[[row[sentence] for sentence in side]].float() for side in (premises, hypotheses))
+        with torch.no_grad():
+            return self.head(pair_features(u, v)).cpu()
+
+    def predict_proba(self, premises: Sequence[str], hypotheses: Sequence[str], **options) -> np.ndarray:
+        """Probabilities of the labels in ``self.labels`` order, shape (n, 3), rows summing to 1."""
+        return self.logits(premises, hypotheses, **options).softmax(dim=1).numpy()
+
+    def predict(self, premises: Sequence[str], hypotheses: Sequence[str], **options) -> list[str]:
+        """The likeliest label of each pair, in words."""
+        return [self.labels[i] for i in self.logits(premises, hypotheses, **options).argmax(dim=1).tolist()]
+
+    def save(self, folder: str | Path, create_model_card: bool = True) -> None:
+        """Save the encoder and the head into ``folder``."""
+        folder = Path(folder)
+        self.encoder.save_pretrained(str(folder), create_model_card=create_model_card)
+        save_head(self.head, folder, self.labels)
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str | None = None) -> "NLIClassifier":
+        """Load what ``save`` wrote. Raises UsageError where there is no head in ``folder``."""
+        folder = Path(folder)
+        head, labels = load_head(folder)
+        with quiet_loading():
+            encoder = SentenceTransformer(str(folder), device=device or best_device())
+        return cls(encoder, head, labels)
+
+
+def save_head(head: nn.Linear, folder: Path, labels: Sequence[str] = NLI_LABELS) -> None:
+    """Write the head's weights as safetensors, and beside them what they mean."""
+    save_file(
+        {name: tensor.detach().cpu().contiguous() for name, tensor in head.state_dict().items()}, folder / HEAD_WEIGHTS
+    )
+    config = {"features": ["u", "v", "|u-v|"], "in_features": head.in_features, "labels": list(labels)}
+    (folder / HEAD_CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def load_head(folder: Path) -> tuple[nn.Linear, tuple[str, ...]]:
+    """Read the head and its labels. Raises UsageError where a file is missing or the sizes disagree."""
+    for name in (HEAD_WEIGHTS, HEAD_CONFIG):
+        if not (folder / name).is_file():
+            raise UsageError(
+                f"{folder} holds no NLI head ({name} is missing): use the model folder of a run trained with SoftmaxLoss"
+            )
+    config = json.loads((folder / HEAD_CONFIG).read_text(encoding="utf-8"))
+    weights = load_file(folder / HEAD_WEIGHTS)
+    head = nn.Linear(config["in_features"], len(config["labels"]))
+    if weights["weight"].shape != head.weight.shape:
+        raise UsageError(
+            f"{folder / HEAD_WEIGHTS} has the shape {tuple(weights['weight'].shape)}, but {HEAD_CONFIG} says {tuple(head.weight.shape)}: copy both files from one run"
+        )
+    head.load_state_dict(weights)
+    return head, tuple(config["labels"])

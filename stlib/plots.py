@@ -1,0 +1,158 @@
+"""Every figure of the course. Each function draws on ``ax`` (or a new one) and returns it; nothing is computed here but what is drawn."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart (https://jfly.uni-koeln.de/color).
+BLUE, ORANGE, GREEN, RED, SKY, PURPLE, YELLOW, BLACK = (
+    "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#F0E442", "#000000",
+)  # fmt: skip
+HATCHES = ("", "//", "..", "xx")
+
+
+def new_axes(ax: Axes | None, width: float = 7.0, height: float = 4.0) -> Axes:
+    if ax is not None:
+        return ax
+    return plt.subplots(figsize=(width, height), layout="constrained")[1]
+
+
+def heat_map(
+    values: np.ndarray,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    label: str,
+    ax: Axes | None = None,
+    digits: int = 2,
+    low=None,
+    high=None,
+) -> Axes:
+    """A matrix as colored squares with its numbers written in; ``label`` names the color scale."""
+    ax = new_axes(ax, 1.4 * len(columns) + 3.2, 0.8 * len(rows) + 1.2)
+    ax.grid(False)
+    image = ax.imshow(values, cmap="cividis", vmin=low, vmax=high, aspect="auto")
+    ax.set_xticks(range(len(columns)), columns)
+    ax.set_yticks(range(len(rows)), rows)
+    middle = (image.norm.vmin + image.norm.vmax) / 2
+    for i, row in enumerate(values):
+        for j, value in enumerate(row):
+            ax.text(j, i, f"{value:.{digits}f}", ha="center", va="center", color="white" if value < middle else "black")
+    ax.figure.colorbar(image, ax=ax, label=label)
+    return ax
+
+
+def length_histograms(lengths: Mapping[str, Sequence[int]], ax: Axes | None = None) -> Axes:
+    """Token counts of each column as outlined histograms, with the mean of each as a vertical line."""
+    ax = new_axes(ax)
+    bins = np.arange(0.5, max(max(values) for values in lengths.values()) + 1.5)
+    styles = zip(lengths.items(), (BLUE, RED, GREEN), ("-", "--", ":"), HATCHES, strict=False)
+    for (name, values), color, line, hatch in styles:
+        ax.hist(values, bins=bins, histtype="stepfilled", facecolor="none", edgecolor=color, hatch=hatch, label=name)
+        ax.axvline(np.mean(values), color=color, linestyle=line, label=f"{name}: mean {np.mean(values):.1f}")
+    ax.set(xlabel="length (tokens, [CLS] and [SEP] included)", ylabel="sentences (count)")
+    ax.legend()
+    return ax
+
+
+def label_balance(shares: Mapping[str, Sequence[float]], labels: Sequence[str], ax: Axes | None = None) -> Axes:
+    """Grouped bars: the share of each label (percent) in each data set."""
+    ax = new_axes(ax)
+    width = 0.8 / len(shares)
+    for i, ((name, values), color, hatch) in enumerate(
+        zip(shares.items(), (BLUE, ORANGE, GREEN), HATCHES, strict=False)
+    ):
+        places = np.arange(len(labels)) + (i - (len(shares) - 1) / 2) * width
+        bars = ax.bar(places, values, width, color=color, edgecolor="black", hatch=hatch, label=name)
+        white = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # keeps the dotted line off the figures
+        ax.bar_label(bars, fmt="%.1f", padding=2, bbox=white, zorder=3)
+    ax.axhline(100 / len(labels), color=BLACK, linestyle=":", label="equal shares")
+    ax.set_xticks(range(len(labels)), labels)
+    ax.set(xlabel="label", ylabel="share of pairs (%)", ylim=(0, 50))
+    ax.legend(loc="upper center", ncols=3)
+    return ax
+
+
+def loss_curves(
+    curves: Mapping[str, pd.DataFrame], smooth: int = 1, log_x: bool = False, ax: Axes | None = None
+) -> Axes:
+    """Loss against step, one line a curve (columns ``step`` and ``loss``), with the loss of guessing as a dotted line.
+
+    ``smooth`` is the number of log rows in a running mean; the unsmoothed curve stays visible behind it.
+    """
+    ax = new_axes(ax)
+    styles = zip(
+        curves.items(),
+        (BLUE, RED, GREEN, PURPLE, ORANGE),
+        ("-", "--", "-.", ":", "-"),
+        ("o", "s", "^", "D", "v"),
+        strict=False,
+    )
+    for (name, curve), color, line, marker in styles:
+        if smooth > 1:
+            ax.plot(curve["step"], curve["loss"], color=color, alpha=0.3, linewidth=1)
+        mean = running_mean(curve["loss"], smooth)
+        ax.plot(
+            curve["step"],
+            mean,
+            color=color,
+            linestyle=line,
+            marker=marker,
+            markevery=max(1, len(curve) // 12),
+            markersize=4,
+            label=name,
+        )
+    ax.axhline(np.log(3), color=BLACK, linestyle=":", linewidth=1, label="guessing: ln 3 = 1.099")
+    if log_x:
+        ax.set_xscale("log")
+    ax.set(xlabel=f"training step{' (log scale)' if log_x else ''}", ylabel="training loss (nats)")
+    ax.legend()
+    return ax
+
+
+def running_mean(values: pd.Series, window: int) -> pd.Series:
+    """The mean of each value and the ``window - 1`` before it; shorter at the start."""
+    return values.rolling(window, min_periods=1).mean()
+
+
+def gold_against_cosine(gold: Sequence[float], cosines: Sequence[float], ax: Axes | None = None) -> Axes:
+    """Cosine of each pair against its gold score, with the mean cosine of each rounded score."""
+    ax = new_axes(ax)
+    gold, cosines = np.asarray(gold), np.asarray(cosines)
+    ax.scatter(gold, cosines, s=18, color=BLUE, alpha=0.5, label="a pair")
+    bands = np.floor(gold + 0.5)
+    means = [cosines[bands == band].mean() for band in np.unique(bands)]
+    ax.plot(np.unique(bands), means, color=RED, marker="s", label="mean of a band")
+    ax.set(xlabel="gold similarity (0 to 5)", ylabel="cosine similarity")
+    ax.legend()
+    return ax
+
+
+def score_bars(
+    table: pd.DataFrame, value: str, by: str, models: Sequence[str], ylabel: str, ax: Axes | None = None
+) -> Axes:
+    """Grouped bars of ``value`` with the interval ``low`` to ``high``, one group per ``by``, one bar per ``model``."""
+    groups = list(dict.fromkeys(table[by]))
+    ax = new_axes(ax, max(7.0, 1.1 * len(groups) * len(models)), 4.2)
+    width = 0.8 / len(models)
+    for i, (model, color, hatch) in enumerate(zip(models, (BLUE, ORANGE, GREEN, PURPLE), HATCHES, strict=False)):
+        rows = table[table["model"] == model].set_index(by).loc[groups]
+        errors = np.abs([rows[value] - rows["low"], rows["high"] - rows[value]])
+        places = np.arange(len(groups)) + (i - (len(models) - 1) / 2) * width
+        ax.bar(
+            places, rows[value], width, yerr=errors, capsize=4, color=color, edgecolor="black", hatch=hatch, label=model
+        )
+    ax.set_xticks(range(len(groups)), groups)
+    ax.set(xlabel=by, ylabel=ylabel, ylim=(0, 108))
+    ax.legend(loc="lower right")
+    return ax
+
+
+def confusion(counts: np.ndarray, labels: Sequence[str], ax: Axes | None = None) -> Axes:
+    """A confusion matrix as shares of each gold label (percent): rows gold, columns predicted."""
+    shares = 100 * counts / counts.sum(axis=1, keepdims=True).clip(1)
+    ax = heat_map(shares, labels, labels, "share of the gold label (%)", ax, digits=0, low=0, high=100)
+    ax.set(xlabel="predicted label", ylabel="gold label")
+    return ax

@@ -1,0 +1,101 @@
+"""A run folder: what a training run leaves behind, written and read in one place.
+
+model/        loads with plain ``SentenceTransformer(path)``; also nli_head.safetensors and nli_head.json
+log.csv       step, epoch, loss, learning_rate
+run.json      recipe, profile, seed, versions, device, data fingerprint, seconds, peak memory
+README.md     the model card
+checkpoints/  encoder, head, optimizer, scheduler and random states, for --resume
+"""
+
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from stlib.errors import UsageError
+from stlib.nli_classifier import NLIClassifier
+
+PACKAGES = ("torch", "sentence-transformers", "transformers", "datasets", "accelerate", "tokenizers", "numpy")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its folder and what ``run.json`` says."""
+
+    folder: Path
+    info: dict
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Run":
+        """Read a finished run. Raises UsageError where the folder holds none."""
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise UsageError(
+                f"the run folder {folder} does not exist: train one with python -m stlib train --out {folder}"
+            )
+        if not (folder / "run.json").is_file():
+            state = (
+                "an unfinished run (continue it with --resume)"
+                if (folder / "unfinished.json").exists()
+                else "no run.json"
+            )
+            raise UsageError(f"the run folder {folder} holds {state}: finish it or name another folder")
+        return cls(folder, json.loads((folder / "run.json").read_text(encoding="utf-8")))
+
+    @property
+    def model_folder(self) -> Path:
+        return self.folder / "model"
+
+    def log(self) -> pd.DataFrame:
+        """The loss curve, one row a log entry: ``step``, ``epoch``, ``loss`` (mean since the last row), ``learning_rate``."""
+        return pd.read_csv(self.folder / "log.csv")
+
+    def classifier(self, device: str | None = None) -> NLIClassifier:
+        """The trained encoder with its head."""
+        return NLIClassifier.load(self.model_folder, device=device)
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Write JSON to a temporary file beside ``path``, then rename it: the file is whole or absent."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def replace_folder(new: Path, old: Path) -> None:
+    """Put the folder ``new`` in the place of ``old``, which may or may not exist."""
+    if old.exists():
+        shutil.rmtree(old)
+    new.rename(old)
+
+
+def versions() -> dict[str, str]:
+    found = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {"python": platform.python_version(), "system": platform.system(), **found}
+
+
+def peak_memory_mb(device: str) -> int:
+    """The most memory this process (on CUDA: its tensors on the card) has held so far, in MB."""
+    if device == "cuda":
+        import torch
+
+        return round(torch.cuda.max_memory_allocated() / 2**20)
+    if sys.platform == "win32":
+        import psutil
+
+        return round(psutil.Process().memory_info().peak_wset / 2**20)
+    import resource
+
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes on macOS, KiB on Linux
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)
+
+
+def progress_disabled() -> bool:
+    """Whether progress bars are off (``TQDM_DISABLE=1``), as they are when outputs are compared."""
+    return os.environ.get("TQDM_DISABLE", "") not in ("", "0")
