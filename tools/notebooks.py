@@ -1,0 +1,116 @@
+"""Make the notebooks ready to commit: regenerate the navigation bars, execute at profile mini, strip what varies.
+
+python tools/notebooks.py                 all notebooks
+python tools/notebooks.py 03 05           only these
+python tools/notebooks.py --no-execute    navigation and metadata only
+python tools/notebooks.py --check         fail where any navigation bar or metadata would change
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = ROOT / "notebooks"
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("numbers", nargs="*", help="such as 03; all by default")
+    parser.add_argument("--no-execute", action="store_true")
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args()
+    paths = course_notebooks()
+    stale = []
+    for path in [*paths, *sorted((NOTEBOOKS / "solutions").glob("*.ipynb"))]:
+        if options.numbers and path.name[:2] not in options.numbers:
+            continue
+        before = path.read_text(encoding="utf-8")
+        notebook = nbformat.reads(before, as_version=4)
+        if path in paths:
+            add_navigation(notebook, path, paths)
+        if not (options.no_execute or options.check):
+            execute(notebook, path)
+        tidy(notebook)
+        after = nbformat.writes(notebook) + "\n"
+        if options.check:
+            if after != before:
+                stale.append(path.name)
+        elif after != before:
+            path.write_text(after, encoding="utf-8", newline="\n")
+            print(f"wrote {path.name}")
+    if stale:
+        print(f"not up to date: {', '.join(stale)}; run make notebooks", file=sys.stderr)
+    return 1 if stale else 0
+
+
+def course_notebooks() -> list[Path]:
+    return sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+
+
+def title(path: Path) -> str:
+    """The first heading of a notebook."""
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "markdown" and cell.source.startswith("# "):
+            return cell.source.splitlines()[0].removeprefix("# ").strip()
+    raise ValueError(f"{path.name} has no title")
+
+
+def add_navigation(notebook, path: Path, paths: list[Path]) -> None:
+    """Put the bar with the previous and the next notebook at the end, in a cell tagged ``navigation``."""
+    at = paths.index(path)
+    links = []
+    if at > 0:
+        links.append(f"Previous: [{title(paths[at - 1])}]({paths[at - 1].name})")
+    links.append("[Course map](../README.md#course-map)")
+    if at + 1 < len(paths):
+        links.append(f"Next: [{title(paths[at + 1])}]({paths[at + 1].name})")
+    notebook.cells = [cell for cell in notebook.cells if "navigation" not in cell.metadata.get("tags", [])]
+    bar = nbformat.v4.new_markdown_cell("---\n\n" + " · ".join(links), metadata={"tags": ["navigation"]})
+    notebook.cells.append(bar)
+
+
+def execute(notebook, path: Path) -> None:
+    """Run all cells at profile mini, without progress bars, in the notebook's folder."""
+    os.environ.update(
+        TQDM_DISABLE="1", STLIB_PROFILE="mini", HF_HUB_DISABLE_PROGRESS_BARS="1", HF_DATASETS_DISABLE_PROGRESS_BARS="1"
+    )
+    for name in ("STLIB_DATA", "STLIB_NLI_SPLIT", "STLIB_MAX_STEPS"):
+        os.environ.pop(name, None)
+    print(f"executing {path.name}", flush=True)
+    client = NotebookClient(
+        notebook, timeout=1_800, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}
+    )
+    client.execute()
+
+
+def tidy(notebook) -> None:
+    """Keep only what is the same on every machine: one kernel name, numbered cell ids, no time stamps."""
+    notebook.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
+    for number, cell in enumerate(notebook.cells, 1):
+        if "outputs" in cell:
+            cell.outputs = joined(cell.outputs)
+        cell["id"] = f"cell-{number:02d}"
+        tags = cell.metadata.get("tags")
+        cell.metadata = {"tags": tags} if tags else {}
+
+
+def joined(outputs: list) -> list:
+    """The outputs with neighbouring pieces of one stream put together: where they break is a matter of timing."""
+    result = []
+    for output in outputs:
+        previous = result[-1] if result else None
+        if previous and output.output_type == previous.output_type == "stream" and output.name == previous.name:
+            previous.text += output.text
+        else:
+            result.append(output)
+    return result
+
+
+if __name__ == "__main__":
+    sys.exit(main())
