@@ -1,0 +1,51 @@
+"""Fixtures shared by the unit tests."""
+
+from pathlib import Path
+
+import pytest
+
+REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def base():
+    from stlib.base_model import load_base
+
+    return load_base("cpu")
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory):
+    """A real run of six steps on mini pairs: enough to test what a run writes, in seconds."""
+    from stlib.training import train
+
+    return train(
+        "trained_head", "mini", out=tmp_path_factory.mktemp("runs") / "tiny", nli_split="train[:192]", log_every=2
+    )
+
+
+@pytest.fixture
+def data_folder(tmp_path):
+    """A data folder in the hub's layout, with few rows, a row labelled -1 and one in the hub's own file names."""
+    import pandas as pd
+
+    rows = [
+        ("A man sleeps.", "A person rests.", 0),
+        ("A dog runs.", "A cat runs.", 2),
+        ("A girl eats.", "She is late.", 1),
+    ]
+    snli = pd.DataFrame(rows * 20 + [("A boy waits.", "A boy sings.", -1)], columns=["premise", "hypothesis", "label"])
+    (tmp_path / "snli" / "plain_text").mkdir(parents=True)
+    snli.to_parquet(tmp_path / "snli" / "plain_text" / "train-00000-of-00001.parquet")
+    snli.to_parquet(tmp_path / "snli" / "test.parquet")
+    pairs = pd.DataFrame(
+        {"sentence1": ["a cat", "a dog", "the sun"], "sentence2": ["a kitten", "a puppy", "a tax"], "score": [4, 3, 0]}
+    )
+    (tmp_path / "sts13-sts").mkdir()
+    pairs.to_parquet(tmp_path / "sts13-sts" / "test.parquet")
+    reviews = pd.DataFrame(
+        {"text": [f"good {i}" for i in range(20)] + [f"bad {i}" for i in range(20)], "label": [1] * 20 + [0] * 20}
+    )
+    (tmp_path / "cr").mkdir()
+    reviews.to_parquet(tmp_path / "cr" / "train.parquet")
+    return tmp_path

@@ -1,0 +1,88 @@
+import json
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from stlib.__main__ import main, make_parser, profile_name
+
+
+def fails(capsys, *arguments):
+    """The one line on standard error of a command that must end with status 2."""
+    assert main([str(argument) for argument in arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    return error
+
+
+def test_train_evaluate_predict(tmp_path, capsys):
+    run = tmp_path / "run"
+    assert main(["train", "--recipe", "card", "--nli-split", "train[:96]", "--max-steps", "2", "--out", str(run)]) == 0
+    out = capsys.readouterr().out
+    assert "training card, profile mini: 96 pairs" in out
+    assert "2 steps in" in out
+    scores = tmp_path / "scores" / "scores.json"
+    assert main(["evaluate", str(run), "--tasks", "nli,sts,opinion", "--json", str(scores)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["nli", "sts", "opinion"]
+    assert [row["task"] for row in json.loads(scores.read_text())["results"]] == ["nli", "sts", "opinion"]
+    assert main(["predict", str(run), "--premise", "A man sleeps.", "--hypothesis", "A person rests."]) == 0
+    assert capsys.readouterr().out.split()[0] in ("entailment", "neutral", "contradiction")
+    pairs = tmp_path / "pairs.csv"
+    pd.DataFrame({"premise": ["A man sleeps.", "NA"], "hypothesis": ["He rests.", "null"]}).to_csv(pairs, index=False)
+    assert main(["predict", str(run), "--input", str(pairs), "--output", str(tmp_path / "labels.csv")]) == 0
+    table = pd.read_csv(tmp_path / "labels.csv", keep_default_na=False)
+    assert table["premise"].tolist() == ["A man sleeps.", "NA"]
+    assert table[["entailment", "neutral", "contradiction"]].sum(axis=1).tolist() == pytest.approx([1, 1], abs=1e-5)
+    assert set(table["predicted"]) <= {"entailment", "neutral", "contradiction"}
+
+
+def test_evaluate_base_on_a_folder(data_folder, capsys):
+    assert main(["evaluate", "base", "--tasks", "sts13-sts,cr", "--data", str(data_folder)]) == 0
+    assert capsys.readouterr().out.splitlines()[0].startswith("sts13-sts")
+
+
+def test_data_without_profile_means_small():
+    parse = make_parser().parse_args
+    assert profile_name(parse(["train", "--data", "folder"])) == "small"
+    assert profile_name(parse(["train", "--data", "folder", "--profile", "full"])) == "full"
+    assert profile_name(parse(["train"])) is None
+
+
+def test_bad_input_ends_with_status_2_and_one_line(tmp_path, capsys, data_folder, tiny_run):
+    out = tmp_path / "run"
+    assert "no recipe 'x'" in fails(capsys, "train", "--recipe", "x", "--out", out)
+    assert "validation.parquet" in fails(
+        capsys, "train", "--data", data_folder, "--nli-split", "validation", "--out", out
+    )
+    assert "does not exist" in fails(capsys, "train", "--data", tmp_path / "nowhere", "--out", out)
+    assert "above zero" in fails(capsys, "train", "--max-steps", "-1", "--out", out)
+    assert not out.exists()
+    assert "no NLI head" in fails(capsys, "evaluate", "base", "--tasks", "nli")
+    assert "no task 'sts99-sts'" in fails(capsys, "evaluate", "base", "--tasks", "sts99-sts")
+    assert "does not exist" in fails(capsys, "evaluate", tmp_path / "nowhere", "--tasks", "sts")
+    assert "either --premise" in fails(capsys, "predict", tiny_run.folder, "--premise", "only")
+    assert "--output" in fails(capsys, "predict", tiny_run.folder, "--input", tmp_path / "pairs.csv")
+    assert "no NLI head" in fails(capsys, "predict", "base", "--premise", "a", "--hypothesis", "b")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("premise,text\na,b\n", "no column 'hypothesis'"),
+        ("premise,hypothesis\na,b\nc,\n", "no hypothesis in row 2"),
+        ("", "could not be read"),
+    ],
+)
+def test_a_bad_table_of_pairs_is_named(tmp_path, capsys, tiny_run, content, message):
+    (tmp_path / "pairs.csv").write_text(content)
+    output = tmp_path / "labels.csv"
+    assert message in fails(capsys, "predict", tiny_run.folder, "--input", tmp_path / "pairs.csv", "--output", output)
+    assert not output.exists()
+
+
+def test_it_runs_as_a_module():
+    done = subprocess.run([sys.executable, "-m", "stlib", "--help"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert "evaluate" in done.stdout

@@ -1,0 +1,175 @@
+import pandas as pd
+import pytest
+from datasets import Dataset
+
+from stlib import corpora
+from stlib.corpora import Source, fingerprint, nli
+from stlib.errors import UsageError
+
+MINI = Source("mini")
+
+
+def folder_source(folder):
+    return Source("folder", folder)
+
+
+def test_mini_nli_has_the_fixed_columns_and_follows_the_split_syntax():
+    dataset = nli("train[:50]", MINI)
+    assert dataset.column_names == ["sentence_0", "sentence_1", "label"]
+    assert dataset.features == corpora.NLI_FEATURES
+    assert len(dataset) == 50
+    both = nli("validation[:30]+test[:20]", MINI)
+    assert len(both) == 50
+    assert both[30] == nli("test[:1]", MINI)[0]
+    assert nli("train[10:20]", MINI)[0] == dataset[10]
+    assert len(nli("validation[:10%]", MINI)) == 150
+
+
+def test_mini_nli_seeds_differ():
+    assert nli("train[:30]", MINI)[:] != nli("train[:30]", MINI, seed=1)[:]
+
+
+@pytest.mark.parametrize("split", ["dev", "train[", "train[:0]", "train[a:b]", "train+dev"])
+def test_a_bad_mini_split_is_refused(split):
+    with pytest.raises(UsageError, match="mini NLI corpus"):
+        nli(split, MINI)
+
+
+def test_folder_in_the_hubs_layout_is_read_renamed_and_cleaned(data_folder):
+    for split in ("train", "test"):
+        dataset = nli(split, folder_source(data_folder))
+        assert dataset.column_names == ["sentence_0", "sentence_1", "label"]
+        assert len(dataset) == 60
+        assert set(dataset["label"]) == {0, 1, 2}
+        assert dataset.info.description == "1 rows labelled -1 dropped"
+    assert len(nli("train+test", folder_source(data_folder))) == 120
+    assert len(nli("train[:30]", folder_source(data_folder))) == 30
+
+
+def test_a_missing_split_names_folder_file_and_ways_out(data_folder):
+    with pytest.raises(UsageError) as caught:
+        nli("validation", folder_source(data_folder))
+    text = str(caught.value)
+    assert str(data_folder / "snli") in text
+    assert "validation.parquet" in text
+    assert "STLIB_NLI_SPLIT" in text
+    assert "test, train" in text
+
+
+def test_a_missing_folder_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("STLIB_DATA", str(tmp_path / "nowhere"))
+    with pytest.raises(UsageError, match="does not exist: set STLIB_DATA"):
+        corpora.get_source()
+
+
+def test_sources(tmp_path, monkeypatch):
+    assert corpora.get_source() == MINI
+    assert corpora.get_source("hub") == Source("hub")
+    assert corpora.get_source(tmp_path) == folder_source(tmp_path.resolve())
+    monkeypatch.setenv("STLIB_DATA", str(tmp_path))
+    assert corpora.get_source() == folder_source(tmp_path.resolve())
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ({"premise": ["a"], "label": [0]}, "no column 'sentence_1'"),
+        ({"premise": ["a"], "hypothesis": ["b"], "label": [3]}, "label 3"),
+        ({"premise": ["a"], "hypothesis": ["b"], "label": ["entailment"]}, "label 'entailment'"),
+    ],
+)
+def test_bad_nli_rows_are_refused(rows, message):
+    with pytest.raises(UsageError, match=message):
+        corpora.clean_nli(Dataset.from_dict(rows), "the test folder")
+
+
+def test_a_broken_parquet_file_is_named(data_folder):
+    (data_folder / "sts13-sts" / "test.parquet").write_bytes(b"PAR1 not really")
+    with pytest.raises(UsageError, match="sts13-sts could not be read"):
+        corpora.sts("sts13-sts", "test", folder_source(data_folder))
+
+
+def test_the_hub_is_asked_for_the_looked_up_id(monkeypatch):
+    asked = []
+
+    def hub(hub_id, split):
+        asked.append((hub_id, split))
+        return Dataset.from_dict({"premise": ["a", "b"], "hypothesis": ["c", "d"], "label": [2, -1]})
+
+    monkeypatch.setattr(corpora, "load_dataset", hub)
+    assert nli("train[:2]", Source("hub"))[:] == {"sentence_0": ["a"], "sentence_1": ["c"], "label": [2]}
+    assert asked == [("stanfordnlp/snli", "train[:2]")]
+
+
+def test_an_unreachable_hub_names_three_ways_out(monkeypatch):
+    def no_hub(hub_id, split):
+        raise ConnectionError("offline")
+
+    monkeypatch.setattr(corpora, "load_dataset", no_hub)
+    with pytest.raises(
+        UsageError, match=r"could not be read from the hub .*connect to it, or set STLIB_DATA.*or use the profile mini"
+    ):
+        nli("train", Source("hub"))
+
+
+def test_sts_and_classification_from_mini_and_folder(data_folder):
+    mini = corpora.sts("sts", "test", MINI)
+    assert mini.column_names[:3] == ["sentence1", "sentence2", "score"]
+    assert len(mini) == 210
+    assert len(corpora.sts("sts", "validation", MINI)) == 90
+    real = corpora.sts("sts13-sts", "test", folder_source(data_folder))
+    assert real["score"][:] == [4.0, 3.0, 0.0]
+    for task, classes in (("question_topic", 6), ("opinion", 2)):
+        for split, rows in (("train", 180), ("test", 120)):
+            dataset = corpora.classification(task, split, MINI)
+            assert len(dataset) == rows
+            assert sorted(set(dataset["label"])) == list(range(classes))
+    assert len(corpora.classification("cr", "train", folder_source(data_folder))) == 40
+
+
+def test_unknown_tasks_and_splits_are_refused(data_folder):
+    with pytest.raises(UsageError, match="no mini task 'sts13-sts'"):
+        corpora.sts("sts13-sts", "test", MINI)
+    with pytest.raises(UsageError, match="no split 'train'"):
+        corpora.sts("sts", "train", MINI)
+    with pytest.raises(UsageError, match=r"no file test\.parquet"):
+        corpora.classification("cr", "test", folder_source(data_folder))
+    with pytest.raises(UsageError, match="no hub id for the task 'mpqa'"):
+        corpora.classification("mpqa", "train", Source("hub"))
+
+
+def test_available_tasks_says_what_is_missing(data_folder):
+    have, missing = corpora.available_tasks(("sts13-sts", "sts16-sts", "cr"), folder_source(data_folder))
+    assert (have, missing) == (["sts13-sts", "cr"], ["sts16-sts"])
+    assert corpora.splits_of("cr", folder_source(data_folder)) == ["train"]
+
+
+def test_fingerprint_changes_with_one_character():
+    rows = {"sentence_0": ["a", "b"], "sentence_1": ["c", "d"], "label": [0, 1]}
+    same, other = Dataset.from_dict(rows), Dataset.from_dict({**rows, "sentence_1": ["c", "e"]})
+    assert fingerprint(Dataset.from_dict(rows)) == fingerprint(same) != fingerprint(other)
+    moved = Dataset.from_dict({**rows, "sentence_0": ["ab", ""]})
+    assert fingerprint(same) != fingerprint(moved)
+
+
+def test_a_corpus_written_to_a_folder_is_read_back(tmp_path):
+    corpora.write_mini_nli(tmp_path, 2_000)
+    assert nli("train", folder_source(tmp_path))[:] == nli("train[:2000]", MINI)[:]
+
+
+def test_mini_sts_fills_all_bands():
+    table = pd.concat(
+        [corpora.sts("sts", split, MINI).to_pandas().assign(split=split) for split in ("validation", "test")]
+    )
+    assert len(table) >= 250
+    assert table["score"].between(0, 5).all()
+    assert (table["score"] * 2 % 1 == 0).all()
+    bands = table.groupby("split")["score"].apply(lambda scores: (scores + 0.5).astype(int).value_counts())
+    assert bands.unstack().notna().all(axis=None)
+    assert not table.duplicated(["sentence1", "sentence2"]).any()
+
+
+def test_mini_texts_do_not_repeat_across_splits():
+    for task in corpora.MINI_CLASSIFICATION:
+        texts = [text for split in ("train", "test") for text in corpora.classification(task, split, MINI)["text"]]
+        assert len({text.lower() for text in texts}) == len(texts) >= 240

@@ -1,0 +1,66 @@
+"""What is pinned is what is installed, and the three files that name packages agree."""
+
+import importlib.metadata
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def requirements():
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    return [Requirement(line) for line in lines if line and not line.startswith("#")]
+
+
+def test_every_requirement_is_exact():
+    for requirement in requirements():
+        assert re.fullmatch(r"==[\w.]+", str(requirement.specifier)), requirement
+
+
+def test_pinned_versions_are_inside_the_ranges():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    pinned = {requirement.name.lower(): requirement for requirement in requirements()}
+    for text in (text for group in groups for text in group):
+        wanted = Requirement(text)
+        version = str(pinned[wanted.name.lower()].specifier).removeprefix("==")
+        assert wanted.specifier.contains(Version(version)), text
+
+
+def test_installed_versions_are_the_pinned_ones():
+    here = [
+        requirement for requirement in requirements() if requirement.marker is None or requirement.marker.evaluate()
+    ]
+    differ = {}
+    for requirement in here:
+        installed = importlib.metadata.version(requirement.name)
+        if not requirement.specifier.contains(Version(installed).public, prereleases=True):
+            differ[requirement.name] = installed
+    if differ and not (ROOT / ".venv").exists():
+        pytest.skip(f"not the pinned environment: {differ}")
+    assert not differ
+
+
+def test_nothing_installed_is_in_conflict():
+    done = subprocess.run([sys.executable, "-m", "pip", "check"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_conda_installs_the_same_file():
+    text = (ROOT / "environment.yml").read_text(encoding="utf-8")
+    assert "- -r requirements.txt" in text
+    python = re.search(r"python=(3\.\d+)", text)[1]
+    assert python in ("3.11", "3.12", "3.13")
+
+
+def test_import_stays_quick():
+    code = "import sys, stlib; print(sorted(set(sys.modules) & {'torch', 'transformers', 'datasets', 'matplotlib'}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,75 @@
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+
+mpl.use("agg")
+import matplotlib.pyplot as plt
+
+from stlib import plots
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def labelled(ax):
+    return bool(ax.get_xlabel()) and bool(ax.get_ylabel())
+
+
+def test_loss_curves_draw_the_numbers_given():
+    curve = pd.DataFrame({"step": [10, 20, 30, 40], "loss": [1.1, 0.9, 0.7, 0.5]})
+    ax = plots.loss_curves({"yours": curve}, log_x=True)
+    line = ax.get_lines()[0]
+    assert line.get_xdata().tolist() == [10, 20, 30, 40]
+    assert line.get_ydata().tolist() == [1.1, 0.9, 0.7, 0.5]
+    assert labelled(ax)
+    assert ax.get_xscale() == "log"
+    assert {text.get_text() for text in ax.get_legend().get_texts()} == {"yours", "guessing: ln 3 = 1.099"}
+
+
+def test_running_mean_looks_back():
+    assert plots.running_mean(pd.Series([4.0, 2.0, 0.0]), 2).tolist() == [4.0, 3.0, 1.0]
+
+
+def test_histograms_count_every_sentence():
+    ax = plots.length_histograms({"premise": [5, 5, 7], "hypothesis": [3, 4]})
+    assert labelled(ax)
+    assert len(ax.get_legend().get_texts()) == 4
+
+
+def test_label_balance_bars_are_the_shares():
+    ax = plots.label_balance(
+        {"yours": [30, 30, 40], "card": [34.6, 34.2, 31.2]}, ["entailment", "neutral", "contradiction"]
+    )
+    assert sorted(bar.get_height() for bar in ax.patches) == [30, 30, 31.2, 34.2, 34.6, 40]
+    assert labelled(ax)
+
+
+def test_heat_map_writes_its_numbers():
+    ax = plots.heat_map(np.array([[1.0, 0.25], [0.25, 1.0]]), ["a", "b"], ["a", "b"], "cosine similarity")
+    assert [text.get_text() for text in ax.texts] == ["1.00", "0.25", "0.25", "1.00"]
+
+
+def test_confusion_rows_sum_to_100():
+    ax = plots.confusion(np.array([[8, 2, 0], [1, 9, 0], [0, 0, 0]]), ["e", "n", "c"])
+    assert [text.get_text() for text in ax.texts] == ["80", "20", "0", "10", "90", "0", "0", "0", "0"]
+    assert labelled(ax)
+
+
+def test_scatter_has_a_point_a_pair():
+    ax = plots.gold_against_cosine([0, 1, 5, 4.5], [0.1, 0.2, 0.9, 0.8])
+    assert len(ax.collections[0].get_offsets()) == 4
+    assert labelled(ax)
+
+
+def test_score_bars_stand_at_the_scores():
+    table = pd.DataFrame(
+        [("base", "sts", 80.0, 75.0, 85.0), ("trained", "sts", 78.0, 72.0, 83.0)],
+        columns=["model", "task", "spearman", "low", "high"],
+    )
+    ax = plots.score_bars(table, "spearman", "task", ["base", "trained"], "Spearman x 100")
+    assert [bar.get_height() for bar in ax.patches] == [80.0, 78.0]
+    assert labelled(ax)

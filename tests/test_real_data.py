@@ -1,0 +1,63 @@
+"""Checks on real corpora, where they are at hand: beside the project in CI, nowhere on a learner's machine."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from stlib import corpora, evaluation
+from stlib.errors import UsageError
+from stlib.training import train
+from tests.conftest import REAL_DATA
+
+pytestmark = [
+    pytest.mark.real_data,
+    pytest.mark.skipif(not REAL_DATA.is_dir(), reason="no real corpora beside the project (../shared/data)"),
+]
+SOURCE = corpora.Source("folder", REAL_DATA)
+
+
+@pytest.mark.parametrize(
+    ("task", "published"),
+    [("sts13-sts", 80.60), ("sts14-sts", 75.60), ("sts15-sts", 85.39), ("stsbenchmark-sts", 82.03)],
+)
+def test_the_base_model_scores_what_is_published(base, task, published):
+    row, _ = evaluation.sts_scores(base, corpora.sts(task, "test", SOURCE), task)
+    assert row["spearman"] == pytest.approx(published, abs=0.05)
+    assert row["low"] < published < row["high"]
+
+
+def test_snli_is_read_with_our_columns():
+    dataset = corpora.nli("validation+test", SOURCE)
+    assert len(dataset) == 9_842 + 9_824
+    assert dataset.column_names == ["sentence_0", "sentence_1", "label"]
+    assert set(dataset["label"]) == {0, 1, 2}
+
+
+def test_the_missing_train_split_is_named():
+    with pytest.raises(UsageError, match=r"snli has no file train\.parquet.*STLIB_NLI_SPLIT"):
+        corpora.nli("train[:20000]", SOURCE)
+
+
+def test_every_corpus_in_the_folder_is_read():
+    for folder in sorted(path for path in REAL_DATA.iterdir() if path.is_dir() and path.name != "snli"):
+        read = corpora.sts if folder.name.endswith("-sts") else corpora.classification
+        for split in corpora.splits_of(folder.name, SOURCE):
+            assert len(read(folder.name, split, SOURCE)) > 400
+
+
+def test_fifty_steps_on_real_pairs_beat_chance(tmp_path):
+    run = train("trained_head", "small", out=tmp_path / "run", data=REAL_DATA, nli_split="validation[:1600]")
+    scores = evaluation.nli_scores(run.classifier("cpu"), corpora.nli("test[:1500]", SOURCE))
+    assert scores["low"] > 0.40
+    assert run.log()["loss"].iloc[-1] < run.log()["loss"].iloc[0]
+
+
+def test_the_course_names_what_is_missing_before_it_starts(tmp_path):
+    environment = {**os.environ, "STLIB_PROFILE": "small", "STLIB_DATA": str(REAL_DATA), "STLIB_RUNS": str(tmp_path)}
+    course = os.path.join(os.path.dirname(__file__), "..", "tools", "course.py")
+    done = subprocess.run([sys.executable, course], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "train.parquet" in done.stderr
+    assert "STLIB_NLI_SPLIT" in done.stderr

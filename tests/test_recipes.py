@@ -1,0 +1,112 @@
+import pytest
+import torch
+from sentence_transformers.sentence_transformer.losses import SoftmaxLoss
+from transformers import get_linear_schedule_with_warmup
+
+from stlib.errors import UsageError
+from stlib.recipes import (
+    CARD,
+    CARD_AS_PRINTED,
+    FIT_DEFAULTS,
+    RECIPES,
+    TRAINED_HEAD,
+    get_recipe,
+    linear_schedule,
+    make_optimizer,
+    parameter_groups,
+    prepare_loss,
+)
+
+CARD_STEPS = 4 * 17_168
+
+
+def closed_form(step, peak, warmup, end):
+    """The learning rate used at ``step``, counted from 1: the schedule's factor after ``step - 1`` steps."""
+    done = step - 1
+    return peak * done / warmup if done < warmup else peak * max(0, end - done) / (end - warmup)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "warmup", "end"),
+    [
+        (CARD, 1_000, 68_668),
+        (CARD_AS_PRINTED, 0, CARD_STEPS),
+        (FIT_DEFAULTS, 10_000, 68_668),
+        (TRAINED_HEAD, 1_000, CARD_STEPS),
+    ],
+)
+def test_the_schedule_is_the_closed_form_at_every_step(recipe, warmup, end):
+    factor = linear_schedule(recipe.warmup_steps, recipe.schedule_steps or CARD_STEPS)
+    for step in range(1, CARD_STEPS + 1):
+        expected = (
+            closed_form(step, recipe.learning_rate, warmup, end)
+            if warmup
+            else recipe.learning_rate * (end - step + 1) / end
+        )
+        assert recipe.learning_rate * factor(step - 1) == pytest.approx(expected, abs=1e-15)
+
+
+def test_the_schedule_is_the_librarys():
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    theirs = get_linear_schedule_with_warmup(optimizer, 7, 50).lr_lambdas[0]
+    ours = linear_schedule(7, 50)
+    assert [ours(step) for step in range(60)] == [theirs(step) for step in range(60)]
+
+
+def test_the_cards_recipe_is_what_ran():
+    assert (CARD.learning_rate, CARD.warmup_steps, CARD.schedule_steps) == (2e-5, 1_000, 4 * (549_367 // 32))
+    assert (CARD.weight_decay, CARD.max_grad_norm, CARD.train_head, CARD.head_gain) == (0.01, 1.0, False, 1.0)
+    printed = CARD_AS_PRINTED
+    assert (printed.learning_rate, printed.warmup_steps, printed.weight_decay, printed.train_head) == (
+        5e-5,
+        0,
+        0.0,
+        True,
+    )
+    assert (FIT_DEFAULTS.warmup_steps, FIT_DEFAULTS.train_head) == (10_000, False)
+
+
+def test_parameter_groups_by_name(base):
+    head = torch.nn.Linear(1152, 3)
+    decayed, exempt, head_group = parameter_groups(TRAINED_HEAD, base, head)
+    names = {id(parameter): name for name, parameter in base.named_parameters()}
+    assert all("bias" not in names[id(p)] and "LayerNorm" not in names[id(p)] for p in decayed["params"])
+    assert all("bias" in names[id(p)] or "LayerNorm" in names[id(p)] for p in exempt["params"])
+    assert len(decayed["params"]) + len(exempt["params"]) == len(names)
+    assert [group["weight_decay"] for group in (decayed, exempt, head_group)] == [0.01, 0.0, 0.0]
+    assert {id(p) for p in head_group["params"]} == {id(p) for p in head.parameters()}
+    assert len(parameter_groups(CARD, base, head)) == 2
+
+
+def test_the_optimizer_is_the_recipes(base):
+    optimizer, schedule = make_optimizer(TRAINED_HEAD, base, torch.nn.Linear(1152, 3), 100)
+    group = optimizer.param_groups[0]
+    assert (group["betas"], group["eps"], group["initial_lr"]) == ((0.9, 0.999), 1e-8, TRAINED_HEAD.learning_rate)
+    assert optimizer.param_groups[2]["initial_lr"] == TRAINED_HEAD.head_learning_rate
+    assert schedule.get_last_lr()[0] == 0.0
+
+
+def test_prepare_loss_freezes_enlarges_and_sets_dropout(base):
+    loss = SoftmaxLoss(base, 384, 3)
+    before = loss.classifier.weight.detach().clone()
+    prepare_loss(CARD, loss)
+    assert not loss.classifier.weight.requires_grad
+    torch.testing.assert_close(loss.classifier.weight.detach(), before)
+    prepare_loss(TRAINED_HEAD.fitted_to(100, 15), loss)
+    assert loss.classifier.weight.requires_grad
+    torch.testing.assert_close(loss.classifier.weight.detach(), TRAINED_HEAD.head_gain * before)
+    assert {module.p for module in base.modules() if isinstance(module, torch.nn.Dropout)} == {0.0}
+
+
+def test_a_short_run_gets_its_own_schedule():
+    short = CARD.fitted_to(400, 15)
+    assert (short.warmup_steps, short.schedule_steps, short.learning_rate) == (40, 400, 3e-4)
+    assert short.dropout == CARD.dropout
+    assert CARD_AS_PRINTED.fitted_to(400, 15).warmup_steps == 0
+
+
+def test_unknown_recipes_are_refused():
+    assert set(RECIPES) == {"card", "card_as_printed", "fit_defaults", "trained_head"}
+    with pytest.raises(UsageError, match="choose one of card, card_as_printed"):
+        get_recipe("cards")

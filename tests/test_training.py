@@ -1,0 +1,189 @@
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.losses import SoftmaxLoss
+from transformers import set_seed
+
+from stlib import corpora
+from stlib.base_model import load_base
+from stlib.errors import UsageError
+from stlib.runs import Run
+from stlib.training import (
+    SEED,
+    LossWatch,
+    check_folder,
+    default_folder,
+    find_or_train,
+    make_request,
+    steps_an_epoch,
+    train,
+)
+
+TINY = {"profile": "mini", "nli_split": "train[:192]"}
+
+
+def weights(folder):
+    return load_file(folder / "model" / "model.safetensors") | load_file(folder / "model" / "nli_head.safetensors")
+
+
+def test_a_run_folder_has_all_its_parts(tiny_run):
+    names = {path.name for path in tiny_run.folder.iterdir()}
+    assert names == {"model", "log.csv", "run.json", "README.md", "checkpoints"}
+    assert {"nli_head.safetensors", "nli_head.json", "model.safetensors", "modules.json"} <= {
+        p.name for p in tiny_run.model_folder.iterdir()
+    }
+    info = tiny_run.info
+    assert (info["steps"], info["total_steps"], info["rows"], info["seed"]) == (6, 6, 192, 42)
+    assert info["recipe"]["name"] == "trained_head"
+    assert info["data_fingerprint"] == corpora.fingerprint(corpora.nli("train[:192]", corpora.Source("mini")))
+    assert {"torch", "sentence-transformers", "python"} <= set(info["versions"])
+    assert info["seconds"] > 0
+    assert info["peak_memory_mb"] > 100
+
+
+def test_the_log_is_a_curve(tiny_run):
+    log = tiny_run.log()
+    assert list(log.columns) == ["step", "epoch", "loss", "learning_rate"]
+    assert log["step"].tolist() == [2, 4, 6]
+    assert np.isfinite(log["loss"]).all()
+    assert log["epoch"].iloc[-1] == pytest.approx(1.0)
+
+
+def test_the_model_loads_with_the_plain_library_and_equals_the_classifiers(tiny_run):
+    plain = SentenceTransformer(str(tiny_run.model_folder), device="cpu")
+    ours = tiny_run.classifier("cpu").encoder
+    sentences = ["A man sleeps.", "Two dogs are running in a park."]
+    np.testing.assert_array_equal(plain.encode(sentences), ours.encode(sentences))
+    assert np.linalg.norm(plain.encode(sentences), axis=1) == pytest.approx([1, 1], abs=1e-5)
+
+
+def test_the_model_card_is_written_with_base_model_and_size(tiny_run):
+    card = (tiny_run.folder / "README.md").read_text(encoding="utf-8")
+    assert "base_model: sentence-transformers/all-MiniLM-L6-v2" in card
+    assert "loss:SoftmaxLoss" in card
+    assert "192 training samples" in card
+    assert str(tiny_run.folder.parent) not in card
+
+
+def test_same_seed_same_run_and_head_and_encoder_move(tiny_run, tmp_path, base):
+    again = train("trained_head", out=tmp_path / "again", log_every=2, **TINY)
+    assert (again.folder / "log.csv").read_bytes() == (tiny_run.folder / "log.csv").read_bytes()
+    for name, tensor in weights(tiny_run.folder).items():
+        assert torch.equal(tensor, weights(again.folder)[name]), name
+    assert tiny_run.info["head_moved"] > 0
+    before, after = base.state_dict(), again.classifier("cpu").encoder.state_dict()
+    assert before.keys() == after.keys()
+    assert sum(not torch.equal(before[name], after[name]) for name in before) > 50
+
+
+def test_a_frozen_head_does_not_move_by_one_bit(tmp_path):
+    set_seed(SEED)
+    at_first = SoftmaxLoss(load_base("cpu"), 384, num_labels=3).classifier.state_dict()
+    run = train("card", out=tmp_path / "frozen", **TINY)
+    at_last = load_file(run.model_folder / "nli_head.safetensors")
+    assert all(torch.equal(at_first[name], at_last[name]) for name in at_first)
+    assert run.info["head_moved"] == 0.0
+
+
+def test_max_steps_stops_early_and_keeps_the_schedule(tiny_run, tmp_path):
+    run = train("trained_head", out=tmp_path / "short", max_steps=4, log_every=2, **TINY)
+    assert (run.info["steps"], run.info["total_steps"]) == (4, 6)
+    pd.testing.assert_frame_equal(run.log(), tiny_run.log().iloc[:2])
+
+
+def test_resume_continues_exactly(tiny_run, tmp_path, monkeypatch):
+    """A run cut off after its first checkpoint and resumed ends with the same weights, bit for bit."""
+    import stlib.training as training
+
+    class Cut(Exception):
+        pass
+
+    def cut(self, args, state, control, **kwargs):
+        if state.global_step == 5:
+            raise Cut
+
+    monkeypatch.setattr(training.ProgressBar, "on_step_end", cut)
+    with pytest.raises(Cut):
+        train("trained_head", out=tmp_path / "cut", log_every=2, **TINY)
+    monkeypatch.undo()
+    with pytest.raises(UsageError, match="unfinished run"):
+        Run.load(tmp_path / "cut")
+    with pytest.raises(UsageError, match="continue it with --resume"):
+        train("trained_head", out=tmp_path / "cut", **TINY)
+    run = train("trained_head", out=tmp_path / "cut", log_every=2, resume=True, **TINY)
+    assert (run.folder / "log.csv").read_bytes() == (tiny_run.folder / "log.csv").read_bytes()
+    for name, tensor in weights(tiny_run.folder).items():
+        assert torch.equal(tensor, weights(run.folder)[name]), name
+
+
+def test_bad_input_leaves_nothing_behind(tmp_path):
+    out = tmp_path / "run"
+    for message, options in {
+        "no recipe": {"recipe": "best"},
+        "no profile": {"profile": "huge"},
+        "does not exist": {"data": tmp_path / "nowhere"},
+        "no split": {"nli_split": "dev"},
+        "fewer than one batch": {"nli_split": "train[:31]"},
+        "above zero": {"max_steps": 0},
+        "no unfinished run": {"resume": True},
+    }.items():
+        with pytest.raises(UsageError, match=message):
+            train(**{"recipe": "card", "profile": "mini", "out": out, **options})
+        assert not out.exists(), message
+
+
+def test_a_finished_run_is_not_overwritten(tiny_run):
+    before = (tiny_run.folder / "run.json").read_bytes()
+    with pytest.raises(UsageError, match="already holds a finished run"):
+        train("trained_head", out=tiny_run.folder, **TINY)
+    assert (tiny_run.folder / "run.json").read_bytes() == before
+
+
+def test_a_file_in_the_way_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="is a file"):
+        check_folder(tmp_path / "file", resume=False)
+
+
+def test_a_loss_that_is_no_number_stops_the_run():
+    class Arguments:
+        logging_steps = 10
+
+    class State:
+        global_step = 20
+
+    LossWatch().on_log(Arguments, State, None, logs={"loss": 0.5})
+    for loss in (math.nan, math.inf):
+        with pytest.raises(UsageError, match="at step 20"):
+            LossWatch().on_log(Arguments, State, None, logs={"loss": loss})
+
+
+def test_find_or_train_loads_what_fits_and_trains_what_does_not(monkeypatch, tmp_path):
+    monkeypatch.setenv("STLIB_RUNS", str(tmp_path))
+    monkeypatch.setenv("STLIB_NLI_SPLIT", "train[:64]")
+    first = find_or_train("trained_head")
+    assert first.folder == tmp_path / "trained_head-mini-train_64"
+    written = (first.folder / "run.json").stat().st_mtime_ns
+    assert find_or_train("trained_head").folder == first.folder
+    assert (first.folder / "run.json").stat().st_mtime_ns == written
+    info = json.loads((first.folder / "run.json").read_text())
+    info["recipe"]["learning_rate"] = 1.0
+    (first.folder / "run.json").write_text(json.dumps(info))
+    assert find_or_train("trained_head").info["recipe"]["learning_rate"] < 1.0
+
+
+def test_run_folders_are_named_after_what_was_asked():
+    assert default_folder(make_request("card", "mini", None, None, None, 42)).name == "card-mini"
+    name = default_folder(make_request("card", "mini", None, "validation+test", 100, 7)).name
+    assert name == "card-mini-validation_test-100steps-seed7"
+
+
+def test_steps_of_the_published_run():
+    assert steps_an_epoch(549_367, 32) == 17_168
+    assert 4 * steps_an_epoch(549_367, 32) == 68_672
