@@ -1,6 +1,7 @@
 """The command line: python -m stlib train | evaluate | predict."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -38,6 +39,7 @@ def make_parser() -> argparse.ArgumentParser:
     train.add_argument("--seed", type=int, default=42)
     train.add_argument("--log-every", type=int, help="steps between two rows of log.csv")
     train.add_argument("--resume", action="store_true", help="continue the unfinished run in --out")
+    train.add_argument("--engine", help="packed or stock (default: packed on a processor, else stock)")
     train.set_defaults(run=run_train)
 
     evaluate = commands.add_parser("evaluate", help="score a model on STS, NLI and classification tasks")
@@ -78,8 +80,11 @@ def run_train(options) -> None:
         seed=options.seed,
         log_every=options.log_every,
         resume=options.resume,
+        engine=options.engine,
     )
     info = run.info
+    if os.environ.get("RANK", "0") != "0":
+        return
     print(
         f"{info['steps']:,} steps in {info['seconds']:.0f} s, final loss {info['final_loss']:.4f}; run folder: {run.folder}"
     )

@@ -1,13 +1,14 @@
 """The base model of the card, from the packaged weights or from the hub, checked before it is used."""
 
 import contextlib
+import functools
 import hashlib
 import importlib.util
 import logging
-from functools import lru_cache
 from pathlib import Path
 
 from sentence_transformers import SentenceTransformer
+from tqdm.auto import tqdm
 
 from stlib.errors import UsageError
 from stlib.profiles import best_device
@@ -28,7 +29,7 @@ def packaged_folder() -> Path | None:
     return Path(spec.origin).parent / "model"
 
 
-@lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=4)
 def file_sha256(path: Path, size: int, changed: int) -> str:
     """SHA-256 of a file; ``size`` and ``changed`` (its time stamp) make a changed file count as a new one."""
     with open(path, "rb") as file:
@@ -64,6 +65,16 @@ def quiet_loading():
         logger.setLevel(level)
         if bars:
             transformers_logging.enable_progress_bar()
+
+
+def hide_card_bar() -> None:
+    """Switch off the bar that the library draws while it collects a card's widget examples, which takes a moment.
+
+    In a notebook, tqdm's bars do not look at ``TQDM_DISABLE``, and this one cannot be switched off by an argument.
+    """
+    from sentence_transformers.base import model_card
+
+    model_card.tqdm = functools.partial(tqdm, disable=True)
 
 
 def load_base(device: str | None = None, folder: str | Path | None = None) -> SentenceTransformer:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -124,15 +125,15 @@ def clean_nli(dataset: Dataset, where: str) -> Dataset:
     dataset = dataset.rename_columns({old: new for old, new in SNLI_COLUMNS.items() if old in dataset.column_names})
     require_columns(dataset, NLI_COLUMNS, where)
     dataset = dataset.select_columns(list(NLI_COLUMNS))
-    labels = pd.Series(dataset["label"])
-    unknown = sorted({label for label in labels.unique().tolist() if label not in (-1, 0, 1, 2)}, key=str)
+    labels = dataset.with_format("numpy")["label"][:]
+    unknown = sorted({label for label in np.unique(labels).tolist() if label not in (-1, 0, 1, 2)}, key=str)
     if unknown:
         raise UsageError(
             f"{where} has the label {unknown[0]!r}: NLI labels are 0, 1 and 2, and -1 where annotators disagree"
         )
     dropped = int((labels == -1).sum())
     if dropped:
-        dataset = dataset.select((labels != -1).to_numpy().nonzero()[0])
+        dataset = dataset.select((labels != -1).nonzero()[0])
     with quiet_reading():
         dataset = dataset.cast(NLI_FEATURES)
     dataset.info.description = f"{dropped:,} rows labelled -1 dropped"

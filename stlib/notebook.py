@@ -3,6 +3,7 @@
 import logging
 import warnings
 
+from stlib.base_model import hide_card_bar
 from stlib.corpora import get_source, train_split
 from stlib.profiles import Profile, get_profile
 
@@ -29,6 +30,7 @@ def setup(profile: str | None = None) -> Profile:
 
 def quieten() -> None:
     """Silence, by name, the notes of libraries that a learner can do nothing about."""
+    hide_card_bar()
     for name in ("httpx", "filelock", "sentence_transformers"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=".*pin_memory.*")

@@ -1,4 +1,4 @@
-"""Training: one recipe, one profile, one run folder, with the library's own trainer."""
+"""Training: one recipe, one profile, one run folder."""
 
 import json
 import math
@@ -7,18 +7,17 @@ import shutil
 import time
 from pathlib import Path
 
+import torch
 from datasets import Dataset
-from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from sentence_transformers.sentence_transformer.losses import SoftmaxLoss
-from tqdm.auto import tqdm
-from transformers import PrinterCallback, TrainerCallback, set_seed
+from transformers import set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from stlib import corpora
-from stlib.base_model import load_base, quiet_loading
+from stlib.base_model import hide_card_bar, load_base
 from stlib.errors import UsageError
 from stlib.mini.nli_grammar import GRAMMAR_VERSION
-from stlib.nli_classifier import NLIClassifier, load_head, save_head
+from stlib.nli_classifier import NLIClassifier
 from stlib.profiles import (
     Profile,
     best_device,
@@ -28,121 +27,16 @@ from stlib.profiles import (
     max_steps_from_environment,
     runs_folder,
 )
-from stlib.recipes import Recipe, get_recipe, make_optimizer, prepare_loss
-from stlib.runs import Run, peak_memory_mb, progress_disabled, replace_folder, versions, write_json
+from stlib.recipes import Recipe, get_recipe, prepare_loss
+from stlib.runs import Run, peak_memory_mb, replace_folder, versions, write_json
+from stlib.trainer import ENGINES, NLITrainer, default_engine, make_trainer, processes, training_arguments
 
 SEED = 42  # the card's
-
-
-class NLITrainer(SentenceTransformerTrainer):
-    """The library's trainer, whose checkpoints also hold the classifier head.
-
-    The library saves the encoder only, so a resumed run would start again from a random head.
-    """
-
-    def _save(self, output_dir: str | None = None, state_dict=None) -> None:
-        with quiet_loading():
-            super()._save(output_dir, state_dict)
-        save_head(self.loss.classifier, Path(output_dir or self.args.output_dir))
-
-    def _load_from_checkpoint(self, checkpoint_path: str) -> None:
-        super()._load_from_checkpoint(checkpoint_path)
-        head, _ = load_head(Path(checkpoint_path))
-        self.loss.classifier.load_state_dict(head.state_dict())
-
-
-class ProgressBar(TrainerCallback):
-    """A bar with step, loss and time left; off where ``TQDM_DISABLE=1``."""
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        self.bar = tqdm(
-            total=state.max_steps, initial=state.global_step, unit="step", desc="training", disable=progress_disabled()
-        )
-
-    def on_step_end(self, args, state, control, **kwargs):
-        self.bar.update(1)
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        if logs and "loss" in logs:
-            self.bar.set_postfix(loss=f"{float(logs['loss']):.3f}")
-
-    def on_train_end(self, args, state, control, **kwargs):
-        self.bar.close()
-
-
-class LossWatch(TrainerCallback):
-    """Stops the run when the loss is no longer a number, instead of training on."""
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        if logs and "loss" in logs and not math.isfinite(float(logs["loss"])):
-            raise UsageError(
-                f"the loss is {logs['loss']} at step {state.global_step}: look at the last {args.logging_steps} batches before it, "
-                "lower the learning rate, or set STLIB_PRECISION=fp32"
-            )
-
-
-class StopAfter(TrainerCallback):
-    """Ends a run early without touching its schedule, which ``max_steps`` of the library would reshape."""
-
-    def __init__(self, steps: int):
-        self.steps = steps
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step >= self.steps:
-            control.should_training_stop = control.should_log = control.should_save = True
 
 
 def steps_an_epoch(rows: int, batch_size: int) -> int:
     """Steps in one pass, the last and smaller batch included."""
     return math.ceil(rows / batch_size)
-
-
-def training_arguments(
-    folder: Path, profile: Profile, recipe: Recipe, seed: int, log_every: int, save_every: int, device: str
-):
-    """The library's arguments for one run: what ``recipe`` decides beyond them is in its optimizer and schedule."""
-    precision = best_precision(device)
-    return SentenceTransformerTrainingArguments(
-        output_dir=str(folder),
-        num_train_epochs=profile.epochs,
-        per_device_train_batch_size=profile.batch_size,
-        learning_rate=recipe.learning_rate,
-        weight_decay=recipe.weight_decay,
-        warmup_steps=recipe.warmup_steps,
-        max_grad_norm=recipe.max_grad_norm,
-        logging_steps=log_every,
-        logging_nan_inf_filter=False,  # the default would log a loss that is not a number as zero
-        save_steps=save_every,
-        save_total_limit=2,
-        seed=seed,
-        bf16=precision == "bf16",
-        fp16=precision == "fp16",
-        use_cpu=device == "cpu",
-        dataloader_pin_memory=device == "cuda",
-        report_to="none",
-        disable_tqdm=True,  # ProgressBar draws the bar
-    )
-
-
-def make_trainer(
-    model: SentenceTransformer,
-    loss: SoftmaxLoss,
-    dataset: Dataset,
-    args,
-    recipe: Recipe,
-    total_steps: int,
-    last_step: int,
-) -> NLITrainer:
-    """The trainer for one run. The loss must have been prepared with ``recipes.prepare_loss``."""
-    optimizers = make_optimizer(recipe, model, loss.classifier, total_steps)
-    callbacks = [ProgressBar(), LossWatch()]
-    if last_step < total_steps:
-        callbacks.append(StopAfter(last_step))
-    trainer = NLITrainer(
-        model=model, args=args, train_dataset=dataset, loss=loss, optimizers=optimizers, callbacks=callbacks
-    )
-    trainer.remove_callback(PrinterCallback)
-    return trainer
 
 
 def train(
@@ -155,6 +49,7 @@ def train(
     seed: int = SEED,
     log_every: int | None = None,
     resume: bool = False,
+    engine: str | None = None,
 ) -> Run:
     """Train the base model on NLI pairs with SoftmaxLoss and write a run folder.
 
@@ -168,6 +63,11 @@ def train(
         seed: of the head's initial weights, the order of the pairs and dropout.
         log_every: steps between rows of ``log.csv``.
         resume: continue the unfinished run in ``out`` from its last checkpoint.
+        engine: ``packed`` (no padding, one pass a batch) or ``stock`` (the library's trainer as it is); by default
+            what ``trainer.default_engine`` says. Both train the same recipe on the same batches.
+
+    With several processes (``torchrun --nproc_per_node=N -m stlib train …``) each takes its share of every batch, and
+    the first one writes the run folder.
 
     Raises:
         UsageError: unknown names, missing data, a run folder that is in use; nothing has been written then.
@@ -175,29 +75,35 @@ def train(
     request = make_request(recipe, profile, data, nli_split, max_steps, seed)
     recipe, chosen = get_recipe(recipe), get_profile(profile)
     out = Path(out) if out else default_folder(request)
+    device = best_device()
+    engine = engine or default_engine(device)
+    if engine not in ENGINES:
+        raise UsageError(f"there is no engine {engine!r}: choose one of {', '.join(ENGINES)}")
     check_folder(out, resume)
     dataset = load_pairs(request, data, chosen)
     total_steps = chosen.epochs * steps_an_epoch(len(dataset), chosen.batch_size)
     last_step = min(request["max_steps"] or total_steps, total_steps)
     if chosen.rate_scale != 1:
         recipe = recipe.fitted_to(total_steps, chosen.rate_scale)
-    device = best_device()
-    print(describe(request, recipe, chosen, len(dataset), last_step, device))
+    checkpoint = last_checkpoint(out) if resume else None
+    log_every = min(log_every or chosen.log_every, last_step)
+    # Checkpoints fall on rows of the log, so that the first row after a resumed one averages over all of its steps.
+    save_every = max(1, min(5_000, total_steps // 2) // log_every) * log_every
+    args = training_arguments(out / "checkpoints", chosen, recipe, seed, log_every, save_every, device)
+    first = args.process_index == 0
+    if first:
+        print(describe(request, recipe, chosen, len(dataset), last_step, device, engine))
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / "unfinished.json", request)
 
+    hide_card_bar()
     set_seed(seed)
     model = load_base(device)
     loss = SoftmaxLoss(model, model.get_embedding_dimension(), num_labels=3)
     prepare_loss(recipe, loss)
     first_head = loss.classifier.weight.detach().clone()
-
-    checkpoint = last_checkpoint(out) if resume else None
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "unfinished.json", request)
-    log_every = min(log_every or chosen.log_every, last_step)
-    # Checkpoints fall on rows of the log, so that the first row after a resumed one averages over all of its steps.
-    save_every = max(1, min(5_000, total_steps // 2) // log_every) * log_every
-    args = training_arguments(out / "checkpoints", chosen, recipe, seed, log_every, save_every, device)
-    trainer = make_trainer(model, loss, dataset, args, recipe, total_steps, last_step)
+    torch.manual_seed(seed + args.process_index)  # from here on: dropout, which differs between processes
+    trainer = make_trainer(loss, dataset, args, recipe, total_steps, last_step, engine, runs_folder() / "tokens")
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.perf_counter() - started
@@ -211,7 +117,8 @@ def train(
         "total_steps": total_steps,
         "epochs": chosen.epochs,
         "batch_size": chosen.batch_size,
-        "engine": "stock",
+        "processes": processes(),
+        "engine": engine,
         "precision": best_precision(device),
         "hardware": describe_device(),
         "seconds": round(seconds, 1),
@@ -219,10 +126,13 @@ def train(
         "head_moved": round(float((loss.classifier.weight.detach() - first_head).norm()), 6),
         "versions": versions(),
     }
-    return finish(out, trainer, info)
+    if first:
+        finish(out, trainer, info)
+    trainer.accelerator.wait_for_everyone()
+    return Run.load(out)
 
 
-def finish(out: Path, trainer: NLITrainer, info: dict) -> Run:
+def finish(out: Path, trainer: NLITrainer, info: dict) -> None:
     """Write model, head, log, card and run.json; run.json comes last and makes the run a finished one."""
     temporary = out / "model.tmp"
     trainer.model.eval()
@@ -237,7 +147,6 @@ def finish(out: Path, trainer: NLITrainer, info: dict) -> Run:
     info["final_loss"] = round(float(rows[-1]["loss"]), 4)
     write_json(out / "run.json", info)
     (out / "unfinished.json").unlink()
-    return Run.load(out)
 
 
 def find_or_train(recipe: str = "trained_head", profile: str | None = None) -> Run:
@@ -332,12 +241,14 @@ def last_checkpoint(out: Path) -> str:
     return checkpoint
 
 
-def describe(request: dict, recipe: Recipe, profile: Profile, rows: int, last_step: int, device: str) -> str:
+def describe(
+    request: dict, recipe: Recipe, profile: Profile, rows: int, last_step: int, device: str, engine: str
+) -> str:
     """What is about to be trained, in one line."""
     expected = profile.time_cpu if device == "cpu" else profile.time_gpu
     scaled = " (schedule and rate fitted to this short run)" if profile.rate_scale != 1 else ""
     return (
         f"training {recipe.name}, profile {profile.name}: {rows:,} pairs of {request['nli_split']} from {request['source']}, "
         f"{last_step:,} steps of {profile.batch_size}, learning rate {recipe.learning_rate:g}, warm-up {recipe.warmup_steps} steps{scaled}, "
-        f"{best_precision(device)} on {device}; expect {expected}"
+        f"{engine} engine, {best_precision(device)} on {device}; expect {expected}"
     )

@@ -53,6 +53,7 @@ def run_notebook(path: Path, out: Path) -> bool:
         notebook,
         timeout=None,
         kernel_name="python3",
+        extra_arguments=["--IPKernelApp.log_level=40"],
         resources={"metadata": {"path": str(path.parent)}},
         on_cell_executed=lambda **_: bar.update(1),
     )

@@ -84,7 +84,11 @@ def execute(notebook, path: Path) -> None:
         os.environ.pop(name, None)
     print(f"executing {path.name}", flush=True)
     client = NotebookClient(
-        notebook, timeout=1_800, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}
+        notebook,
+        timeout=1_800,
+        kernel_name="python3",
+        extra_arguments=["--IPKernelApp.log_level=40"],
+        resources={"metadata": {"path": str(path.parent)}},
     )
     client.execute()
 

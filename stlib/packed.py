@@ -1,0 +1,406 @@
+"""The fast path: all sentences of a batch in one pass, without padding, in the processor's fastest number format.
+
+The library pads every sentence to the longest of its column and runs one pass a column. Here the tokens of all
+sentences lie one after another as the rows of one matrix, so that every matrix product works on real tokens only.
+Attention is the one place where a token has to know its sentence: there, sentences of similar length are laid out as
+blocks. The idea is that of variable-length attention (Zeng et al. 2022, ByteTransformer, arXiv 2210.03052).
+
+The weights are the model's own parameters, the forward pass is BERT's, and the backward pass is written out by hand,
+operation by operation. ``tests/test_packed.py`` holds both against the library.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Pooling
+from torch import Tensor, distributed, nn
+
+from stlib.errors import UsageError
+
+# Attention blocks have a multiple of so many positions: softmax over other widths falls off torch's vectorised path.
+BLOCK_MULTIPLE = 16
+# Packed rows are filled up to a multiple of this with spare rows (under 2 % at batch 32): for each new number of rows,
+# oneDNN first compiles kernels, which takes longer than to run them.
+ROW_MULTIPLE = 32
+aten = torch.ops.aten
+
+
+class Block(NamedTuple):
+    """Sentences whose attention is computed together: ``count`` of them, each on ``length`` positions."""
+
+    count: int
+    length: int
+    rows: slice  # its part of the rows of one of query, key, value: count x heads x length
+    cells: slice  # its part of the attention probabilities: count x heads x length x length
+    bias: Tensor  # 0 at a sentence's own tokens, minus infinity elsewhere; (count x heads, 1, length)
+
+
+class Packing:
+    """Where each token of a batch lies: in the packed matrix, and in the blocks of attention.
+
+    Args:
+        lengths: tokens of each sentence, n whole numbers above zero.
+        heads: attention heads of the encoder.
+        device: where the index tensors go.
+    """
+
+    def __init__(self, lengths: Sequence[int], heads: int, device: torch.device | str = "cpu"):
+        lengths = np.asarray(lengths, dtype=np.int64)
+        self.tokens = int(lengths.sum())
+        self.rows = (self.tokens // ROW_MULTIPLE + 1) * ROW_MULTIPLE  # one spare row at least
+        widths = -(-lengths // BLOCK_MULTIPLE) * BLOCK_MULTIPLE
+        order = np.argsort(widths, kind="stable")  # sentences of one block lie side by side
+        self.lengths = lengths[order]
+        starts = np.cumsum(self.lengths) - self.lengths
+        positions = np.arange(self.tokens) - np.repeat(starts, self.lengths)
+        given = np.cumsum(lengths) - lengths  # where each sentence starts in the order given
+        source = np.repeat(given[order], self.lengths) + positions
+
+        query, to_blocks, to_tokens = [], [], np.zeros((self.rows, heads), dtype=np.int64)
+        self.blocks, row, cell = [], 0, 0
+        head = np.arange(heads)
+        for width in np.unique(widths):
+            members = np.flatnonzero(widths[order] == width)
+            place = np.arange(width)
+            inside = place < self.lengths[members, None]  # (count, width)
+            token = np.where(inside, starts[members, None] + place, self.tokens)  # a spare row where there is no token
+            index = token[:, None, :] * heads + head[:, None]  # (count, heads, width)
+            to_blocks.append(index.ravel())
+            query.append((token[:, None, :] * 3 * heads + head[:, None]).ravel())
+            here = row + np.arange(index.size).reshape(index.shape)
+            to_tokens[token[inside]] = here.transpose(0, 2, 1)[inside]
+            bias = np.where(inside, 0.0, -np.inf).astype(np.float32).repeat(heads, axis=0)[:, None, :]
+            rows, cells = slice(row, row + index.size), slice(cell, cell + index.size * int(width))
+            self.blocks.append(
+                Block(len(members), int(width), rows, cells, torch.from_numpy(bias).to(device, non_blocking=True))
+            )
+            row, cell = rows.stop, cells.stop
+        self.block_rows, self.cells = row, cell
+
+        def tensor(array: np.ndarray) -> Tensor:
+            return torch.from_numpy(np.ascontiguousarray(array)).to(device, non_blocking=True)
+
+        query = np.concatenate(query)
+        self.source = tensor(source)  # packed token -> token in the order given
+        self.positions = tensor(np.concatenate([positions, np.zeros(self.rows - self.tokens, dtype=np.int64)]))
+        self.qkv_to_blocks = tensor(np.concatenate([query, query + heads, query + 2 * heads]))
+        self.to_blocks = tensor(np.concatenate(to_blocks))
+        self.to_tokens = tensor(to_tokens.ravel())
+        self.qkv_to_tokens = tensor((to_tokens[:, None, :] + np.arange(3)[:, None] * row).ravel())
+        means = np.zeros((len(lengths), self.rows), dtype=np.float32)
+        sentence = np.repeat(order, self.lengths)
+        means[sentence, np.arange(self.tokens)] = 1 / lengths[sentence]
+        self.means = tensor(means)  # times the packed matrix: mean pooling, in the order given
+
+    def pack(self, ids: Tensor) -> Tensor:
+        """The token ids of the batch, one sentence after another, as packed rows; spare rows get id 0, [PAD]."""
+        return nn.functional.pad(ids.index_select(0, self.source), (0, self.rows - self.tokens))
+
+
+class Masks:
+    """The dropout masks of one training step; None where the probability p is 0.
+
+    On a processor, torch's own generator takes longer than a matrix product. numpy's SFC64 is ten times as fast; with
+    16 random bits a value, p is exact to 1/65,536. It is seeded from torch's generator, so that a run is decided by
+    torch's seed and resumes exactly.
+
+    Attributes:
+        hidden: (2 x layers + 1, rows, d), for the embedding layer and for the two outputs of each layer: 1, or 0 with
+            probability p. What is kept is scaled by ``scale``, 1 / (1 - p), where more digits are at hand.
+        attention: (layers, cells), for the attention probabilities of each layer: 1 / (1 - p), or 0.
+    """
+
+    def __init__(self, packing: "Packing", layers: int, size: int, p: tuple[float, float], dtype: torch.dtype):
+        device = packing.positions.device
+        bits = np.random.SFC64(int(torch.randint(2**31, ()))) if device.type == "cpu" else None
+        self.scale = 1 / (1 - p[0])
+        self.hidden = draw((2 * layers + 1, packing.rows, size), p[0], dtype, device, bits)
+        self.attention = draw((layers, packing.cells), p[1], torch.float32, device, bits)
+        if self.attention is not None:
+            self.attention.mul_(1 / (1 - p[1]))
+
+    def of_layer(self, number: int) -> tuple[Tensor | None, Tensor | None, Tensor | None, float]:
+        """For one layer: of the attention probabilities, of its two outputs, and the scale of the latter."""
+        attention = None if self.attention is None else self.attention[number]
+        hidden = (None, None) if self.hidden is None else (self.hidden[2 * number + 1], self.hidden[2 * number + 2])
+        return attention, *hidden, self.scale
+
+
+def draw(shape: tuple[int, ...], p: float, dtype: torch.dtype, device: torch.device, bits) -> Tensor | None:
+    """0 with probability p, else 1: from the bit generator ``bits``, or from torch's own where that is None."""
+    if p == 0:
+        return None
+    keep = torch.empty(shape, dtype=dtype, device=device)
+    if bits is None:
+        return keep.bernoulli_(1 - p)
+    values = math.prod(shape)
+    random = torch.from_numpy(bits.random_raw(-(-values // 4)).view(np.int16)[:values]).view(shape)
+    return torch.lt(random, round((1 - p) * 65_536) - 32_768, out=keep)
+
+
+def times_(values: Tensor, mask: Tensor | None) -> Tensor:
+    """``values`` times ``mask``, in place, where there is a mask."""
+    return values if mask is None else values.mul_(mask)
+
+
+class Weight:
+    """Parameters that are used as one matrix or vector, stacked: query, key and value, or a single one.
+
+    Attributes:
+        product: the copy in the format of the products, where ``dtype`` is given.
+        grad: their gradients, float32, a part of the encoder's one gradient buffer.
+    """
+
+    def __init__(self, parameters: list[nn.Parameter], flat: Tensor, dtype: torch.dtype | None = None):
+        self.parameters = parameters
+        shape = (sum(len(p) for p in parameters), *parameters[0].shape[1:])
+        self.grad, self.touched = flat.view(shape), None
+        self.product = torch.empty(shape, dtype=dtype, device=flat.device) if dtype else None
+
+    def accumulate(self, grad: Tensor) -> None:
+        """Add ``grad`` to the parameters' gradients, as autograd would, without new memory."""
+        first = self.parameters[0].grad is None
+        if first:
+            self.grad.copy_(grad)
+        rows = [len(parameter) for parameter in self.parameters]
+        for parameter, own, new in zip(self.parameters, self.grad.split(rows), grad.split(rows), strict=True):
+            if not parameter.requires_grad:
+                continue
+            if first:
+                parameter.grad = own
+            else:
+                parameter.grad.add_(new)
+
+    def accumulate_rows(self, rows: Tensor, grad: Tensor) -> None:
+        """Add row i of ``grad`` to the gradient of row ``rows[i]``. A fresh gradient of a whole vocabulary would take longer."""
+        parameter = self.parameters[0]
+        if not parameter.requires_grad:
+            return
+        if parameter.grad is None:  # last step's rows are all that is not zero, unless other processes added theirs
+            alone = self.touched is not None and not (distributed.is_available() and distributed.is_initialized())
+            parameter.grad = self.grad.index_fill_(0, self.touched, 0) if alone else self.grad.zero_()
+            self.touched = rows[:0]
+        parameter.grad.index_add_(0, rows, grad)
+        self.touched = torch.cat([self.touched, rows])
+
+
+class LayerWeights:
+    """The weights of one BERT layer, and what else decides its output."""
+
+    def __init__(self, layer: nn.Module, make):
+        attention, output = layer.attention.self, layer.attention.output
+        inputs = (attention.query, attention.key, attention.value)
+        self.heads, self.scale = attention.num_attention_heads, attention.attention_head_size**-0.5
+        self.qkv, self.qkv_bias = make([m.weight for m in inputs], True), make([m.bias for m in inputs], True)
+        self.out, self.out_bias = make([output.dense.weight], True), make([output.dense.bias], True)
+        up, down = layer.intermediate.dense, layer.output.dense
+        self.up, self.up_bias = make([up.weight], True), make([up.bias], True)
+        self.down, self.down_bias = make([down.weight], True), make([down.bias], True)
+        self.norm1, self.norm2 = Norm(output.LayerNorm, make), Norm(layer.output.LayerNorm, make)
+
+
+class Norm:
+    """LayerNorm, forward and backward."""
+
+    def __init__(self, module: nn.LayerNorm, make):
+        self.module, self.weight, self.bias = module, make([module.weight]), make([module.bias])
+
+    def forward(self, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The normed values, and the mean and reciprocal deviation of each row, which ``backward`` needs."""
+        module = self.module
+        return torch.native_layer_norm(values, module.weight.shape, module.weight, module.bias, module.eps)
+
+    def backward(self, grad: Tensor, values: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
+        module = self.module
+        grad, d_weight, d_bias = aten.native_layer_norm_backward(
+            grad, values, module.weight.shape, mean, deviation, module.weight, module.bias, [True, True, True]
+        )
+        self.weight.accumulate(d_weight)
+        self.bias.accumulate(d_bias)
+        return grad
+
+
+class Embed(torch.autograd.Function):
+    """Word + position + type embeddings, LayerNorm, dropout: packed rows (rows, d), float32.
+
+    ``word`` is an argument only so that autograd knows that the result has a gradient; ``backward`` puts it, like all
+    others, where ``Weight.accumulate`` does.
+    """
+
+    @staticmethod
+    def forward(ctx, word, ids, positions, masks, encoder):
+        position, kind = encoder.position.parameters[0], encoder.kind.parameters[0]
+        total = word[ids].add_(position[positions]).add_(kind[0])
+        normed, mean, deviation = encoder.norm.forward(total)
+        ctx.save_for_backward(ids, positions, total, mean, deviation)
+        ctx.mask, ctx.encoder = None if masks.hidden is None else masks.hidden[0].float().mul_(masks.scale), encoder
+        return times_(normed, ctx.mask)
+
+    @staticmethod
+    def backward(ctx, grad):
+        ids, positions, *saved = ctx.saved_tensors
+        encoder = ctx.encoder
+        grad = encoder.norm.backward(grad if ctx.mask is None else grad * ctx.mask, *saved)
+        encoder.word.accumulate_rows(ids, grad)
+        encoder.position.accumulate_rows(positions, grad)
+        encoder.kind.accumulate(nn.functional.pad(grad.sum(0, keepdim=True), (0, 0, 0, 1)))
+        return None, None, None, None, None
+
+
+class Layer(torch.autograd.Function):
+    """One BERT layer on packed rows, (rows, d) to (rows, d), float32: attention and feed-forward network, each with residual and LayerNorm."""
+
+    @staticmethod
+    def forward(ctx, x, weights, packing, masks):
+        w, size = weights, x.shape[1]
+        dtype, head = w.qkv.product.dtype, x.shape[1] // w.heads
+        attention_mask, attended_mask, fed_mask, scale = masks
+        xc = x.to(dtype)
+        qkv = torch.addmm(w.qkv_bias.product, xc, w.qkv.product.t())
+        # In blocks, attention runs in float32: its products are small, and softmax wants the digits.
+        flat = qkv.view(-1, head).index_select(0, packing.qkv_to_blocks).float()
+        probabilities = x.new_empty(packing.cells)
+        kept = probabilities if attention_mask is None else x.new_empty(packing.cells)
+        context = x.new_empty(packing.block_rows, head)
+        for block in packing.blocks:
+            q, k, v = (part[block.rows].view(-1, block.length, head) for part in flat.chunk(3))
+            scores = torch.baddbmm(block.bias, q, k.transpose(1, 2), alpha=w.scale)
+            torch.softmax(scores, dim=-1, out=probabilities[block.cells].view_as(scores))
+            if attention_mask is not None:
+                torch.mul(probabilities[block.cells], attention_mask[block.cells], out=kept[block.cells])
+            torch.bmm(kept[block.cells].view_as(scores), v, out=context[block.rows].view_as(v))
+        context = context.to(dtype).index_select(0, packing.to_tokens).view(-1, size)
+        attended = times_(torch.addmm(w.out_bias.product, context, w.out.product.t()), attended_mask)
+        sum1 = torch.add(x, attended, alpha=scale)
+        h, *stats1 = w.norm1.forward(sum1)
+        hc = h.to(dtype)
+        z = torch.addmm(w.up_bias.product, hc, w.up.product.t())
+        active = nn.functional.gelu(z)
+        fed = times_(torch.addmm(w.down_bias.product, active, w.down.product.t()), fed_mask)
+        sum2 = torch.add(h, fed, alpha=scale)
+        y, *stats2 = w.norm2.forward(sum2)
+        ctx.weights, ctx.packing, ctx.masks = weights, packing, masks
+        ctx.save_for_backward(xc, flat, probabilities, kept, context, sum1, *stats1, hc, z, active, sum2, *stats2)
+        return y
+
+    @staticmethod
+    def backward(ctx, dy):
+        w, packing, (attention_mask, attended_mask, fed_mask, scale) = ctx.weights, ctx.packing, ctx.masks
+        xc, flat, probabilities, kept, context, sum1, *stats1, hc, z, active, sum2, mean2, deviation2 = (
+            ctx.saved_tensors
+        )
+        dtype, size, head = xc.dtype, xc.shape[1], flat.shape[1]
+        # the feed-forward network
+        d_sum2 = w.norm2.backward(dy, sum2, mean2, deviation2)
+        d_fed = times_(torch.mul(d_sum2, scale, out=torch.empty_like(hc)), fed_mask)
+        w.down.accumulate(d_fed.t() @ active)
+        w.down_bias.accumulate(d_fed.sum(0))
+        dz = aten.gelu_backward(d_fed @ w.down.product, z)
+        w.up.accumulate(dz.t() @ hc)
+        w.up_bias.accumulate(dz.sum(0))
+        # the output of attention
+        d_sum1 = w.norm1.backward(d_sum2.add_(dz @ w.up.product), sum1, *stats1)
+        d_attended = times_(torch.mul(d_sum1, scale, out=torch.empty_like(hc)), attended_mask)
+        w.out.accumulate(d_attended.t() @ context)
+        w.out_bias.accumulate(d_attended.sum(0))
+        d_context = (d_attended @ w.out.product).view(-1, head).index_select(0, packing.to_blocks).float()
+        # attention, block by block
+        d_flat = torch.empty_like(flat)
+        for block in packing.blocks:
+            q, k, v = (part[block.rows].view(-1, block.length, head) for part in flat.chunk(3))
+            dq, dk, dv = (part[block.rows].view_as(q) for part in d_flat.chunk(3))
+            d_out = d_context[block.rows].view_as(q)
+            p = probabilities[block.cells].view(-1, block.length, block.length)
+            torch.bmm(kept[block.cells].view_as(p).transpose(1, 2), d_out, out=dv)
+            dp = torch.bmm(d_out, v.transpose(1, 2))
+            times_(dp.view(-1), None if attention_mask is None else attention_mask[block.cells])
+            ds = torch._softmax_backward_data(dp, p, -1, p.dtype).mul_(w.scale)
+            torch.bmm(ds, k, out=dq)
+            torch.bmm(ds.transpose(1, 2), q, out=dk)
+        d_qkv = d_flat.to(dtype).index_select(0, packing.qkv_to_tokens).view(-1, 3 * size)
+        d_qkv[packing.tokens :] = 0  # the spare rows
+        w.qkv.accumulate(d_qkv.t() @ xc)
+        w.qkv_bias.accumulate(d_qkv.sum(0))
+        return d_sum1.add_(d_qkv @ w.qkv.product), None, None, None
+
+
+class PackedEncoder:
+    """Embeds sentences with the weights of a ``SentenceTransformer``, packed, with gradients for its parameters.
+
+    Args:
+        model: a BERT encoder with mean pooling; any modules after the pooling (here: Normalize) run as they are.
+        dtype: of the matrix products; the parameters themselves stay float32.
+
+    Attributes:
+        gradients: all gradients of the encoder in one flat float32 buffer. The parameters' ``grad`` are views of it.
+
+    Raises:
+        UsageError: the model is built differently.
+    """
+
+    def __init__(self, model: SentenceTransformer, dtype: torch.dtype = torch.float32):
+        bert = getattr(model[0], "auto_model", None)
+        if type(bert).__name__ != "BertModel" or bert.config.hidden_act != "gelu":
+            raise UsageError(f"the packed engine knows BERT encoders with gelu, not {type(bert).__name__}: use stock")
+        if not isinstance(model[1], Pooling) or model[1].pooling_mode != "mean":
+            raise UsageError("the packed engine knows mean pooling only: use the stock engine")
+        self.model, self.bert = model, bert
+        embeddings, layers = bert.embeddings, bert.encoder.layer
+        used = sum(p.numel() for module in (embeddings, layers) for p in module.parameters())
+        self.gradients = torch.zeros(used, device=embeddings.word_embeddings.weight.device)
+        self.weights, taken = [], 0
+
+        def make(parameters: list[nn.Parameter], in_products: bool = False) -> Weight:
+            nonlocal taken
+            start, taken = taken, taken + sum(p.numel() for p in parameters)
+            self.weights.append(Weight(parameters, self.gradients[start:taken], dtype if in_products else None))
+            return self.weights[-1]
+
+        self.word, self.position = (
+            make([embeddings.word_embeddings.weight]),
+            make([embeddings.position_embeddings.weight]),
+        )
+        self.kind, self.norm = make([embeddings.token_type_embeddings.weight]), Norm(embeddings.LayerNorm, make)
+        self.layers = [LayerWeights(layer, make) for layer in layers]
+
+    def refresh(self) -> None:
+        """Copy the parameters, which the optimizer has changed, into the format of the products."""
+        pairs = [
+            pair
+            for weight in self.weights
+            if weight.product is not None
+            for pair in zip(weight.product.split([len(p) for p in weight.parameters]), weight.parameters, strict=True)
+        ]
+        with torch.no_grad():
+            torch._foreach_copy_([copy for copy, _ in pairs], [parameter for _, parameter in pairs])
+
+    def dropout(self) -> tuple[float, float]:
+        """The probabilities of dropout, hidden and attention, as the model's modules have them; 0 in evaluation mode."""
+        if not self.model.training:
+            return 0.0, 0.0
+        return self.bert.embeddings.dropout.p, self.bert.encoder.layer[0].attention.self.dropout.p
+
+    def __call__(self, ids: Tensor, lengths: Sequence[int]) -> Tensor:
+        """Embeddings (n, d) of n sentences.
+
+        Args:
+            ids: token ids of all sentences, one sentence after another, [CLS] and [SEP] included.
+            lengths: tokens of each sentence, shape (n,).
+        """
+        device = self.gradients.device
+        packing = Packing(lengths, self.layers[0].heads, device)
+        self.refresh()
+        with torch.autocast(device.type, enabled=False):
+            dtype = self.layers[0].qkv.product.dtype
+            masks = Masks(packing, len(self.layers), self.bert.config.hidden_size, self.dropout(), dtype)
+            x = Embed.apply(self.word.parameters[0], packing.pack(ids), packing.positions, masks, self)
+            for number, layer in enumerate(self.layers):
+                x = Layer.apply(x, layer, packing, masks.of_layer(number))
+            features = {"sentence_embedding": packing.means @ x}
+            for module in list(self.model)[2:]:
+                features = module(features)
+        return features["sentence_embedding"]

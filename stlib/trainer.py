@@ -1,0 +1,242 @@
+"""The trainers of the two engines: the library's own, and the same one on packed batches. Both keep the head."""
+
+import contextlib
+import ctypes
+import functools
+import math
+import os
+import platform
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+from torch import distributed, nn
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+from transformers import PrinterCallback, TrainerCallback
+
+from stlib.base_model import quiet_loading
+from stlib.corpora import fingerprint
+from stlib.errors import UsageError
+from stlib.nli_classifier import load_head, save_head
+from stlib.packed import PackedEncoder
+from stlib.profiles import Profile, best_precision
+from stlib.recipes import Recipe, make_optimizer
+from stlib.runs import progress_disabled
+from stlib.tokens import TokenisedPairs, tokenise
+
+ENGINES = ("packed", "stock")
+PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+def default_engine(device: str) -> str:
+    """``packed`` where it is proven equal to the library's trainer, which is on a processor; else ``stock``."""
+    return "packed" if device == "cpu" else "stock"
+
+
+class NLITrainer(SentenceTransformerTrainer):
+    """The library's trainer, whose checkpoints also hold the classifier head, and whose processes share it.
+
+    The library saves the encoder only, so a resumed run would start again from a random head. With several processes
+    it wraps the encoder in DistributedDataParallel, which leaves the head out, so that each process would train a head
+    of its own. Here all gradients, the head's too, are averaged in one place.
+    """
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.trained = [parameter for parameter in self.loss.parameters() if parameter.requires_grad]
+        if self.args.world_size > 1:  # no wrapper, then: `training_step` averages the gradients
+            self.accelerator.prepare_model = functools.partial(self.accelerator.prepare_model, evaluation_mode=True)
+
+    def training_step(self, *arguments, **options) -> torch.Tensor:
+        loss = super().training_step(*arguments, **options)
+        if self.args.world_size > 1:
+            average_gradients(self.trained)
+        return loss
+
+    def _save(self, output_dir: str | None = None, state_dict=None) -> None:
+        with quiet_loading():
+            super()._save(output_dir, state_dict)
+        if hasattr(self.loss, "classifier"):  # ranking losses have none
+            save_head(self.loss.classifier, Path(output_dir or self.args.output_dir))
+
+    def _load_from_checkpoint(self, checkpoint_path: str) -> None:
+        super()._load_from_checkpoint(checkpoint_path)
+        if hasattr(self.loss, "classifier"):
+            head, _ = load_head(Path(checkpoint_path))
+            self.loss.classifier.load_state_dict(head.state_dict())
+
+
+def average_gradients(parameters: list[nn.Parameter]) -> None:
+    """Replace each gradient by its mean over all processes."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    for work in [distributed.all_reduce(gradient, async_op=True) for gradient in gradients]:
+        work.wait()
+    torch._foreach_div_(gradients, distributed.get_world_size())
+
+
+class Embedded(nn.Module):
+    """Stands in for the encoder inside a loss: the features it is given are the embeddings already."""
+
+    def forward(self, features: dict, **options) -> dict:
+        return features
+
+
+class PackedTrainer(NLITrainer):
+    """The same trainer on packed batches: all columns in one pass of ``PackedEncoder``, then the library's own loss.
+
+    Args:
+        tokens: the file of ``stlib.tokens.tokenise`` for ``train_dataset``; batches hold the rows that the library
+            would have drawn. ``train_dataset`` itself is read for the model card only.
+        dtype: of the encoder's matrix products.
+    """
+
+    def __init__(self, *arguments, tokens: Path, dtype: torch.dtype, **options):
+        super().__init__(*arguments, **options)
+        self.tokens = TokenisedPairs(tokens)
+        self.encoder = PackedEncoder(self.model, dtype)
+        self.loss = self.override_model_in_loss(self.loss, Embedded())
+        keep_freed_memory()
+
+    def _build_dataloader(self, dataset: Dataset, batch_size: int, dataset_kind: str) -> DataLoader:
+        rows = super()._build_dataloader(dataset, batch_size, dataset_kind).batch_sampler
+        return DataLoader(self.tokens, batch_sampler=rows, collate_fn=as_it_is)
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        label = inputs.get("label")
+        with torch.autocast(self.args.device.type, enabled=False):
+            embeddings = self.encoder(inputs["ids"], inputs["lengths"])
+            columns = embeddings.chunk(len(self.tokens.texts))
+            loss = self.loss([{"sentence_embedding": column} for column in columns], label)
+        return (loss, {}) if return_outputs else loss
+
+    def _clip_grad_norm(self, model) -> torch.Tensor:
+        """As the library does it, over the one buffer that holds all gradients of the encoder."""
+        self.accelerator.unscale_gradients()
+        gradients = self.encoder.gradients
+        norm = torch.dot(gradients, gradients).sqrt()
+        if norm > self.args.max_grad_norm:
+            gradients.mul_(self.args.max_grad_norm / (norm + 1e-6))
+        return norm
+
+
+def as_it_is(batch: dict) -> dict:
+    """A batch of ``TokenisedPairs`` comes whole: nothing is left to collate."""
+    return batch
+
+
+def keep_freed_memory() -> None:
+    """On Linux, let freed memory stay with the process: a step frees and takes the same blocks again and again.
+
+    Otherwise glibc hands large blocks back at once, and the system has to clear and map them anew: 5 % of a step here
+    (``man mallopt``, M_MMAP_THRESHOLD and M_TRIM_THRESHOLD).
+    """
+    if platform.libc_ver()[0] == "glibc":
+        with contextlib.suppress(OSError, AttributeError):
+            libc = ctypes.CDLL("libc.so.6")
+            libc.mallopt(-3, 32 * 2**20)  # M_MMAP_THRESHOLD, at its largest
+            libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+
+
+class ProgressBar(TrainerCallback):
+    """A bar with step, loss and time left; off where ``TQDM_DISABLE=1``."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        disable = progress_disabled() or not state.is_world_process_zero
+        self.bar = tqdm(total=state.max_steps, initial=state.global_step, unit="step", desc="training", disable=disable)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.bar.update(1)
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if logs and "loss" in logs:
+            self.bar.set_postfix(loss=f"{float(logs['loss']):.3f}")
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.bar.close()
+
+
+class LossWatch(TrainerCallback):
+    """Stops the run when the loss is no longer a number, instead of training on."""
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if logs and "loss" in logs and not math.isfinite(float(logs["loss"])):
+            raise UsageError(
+                f"the loss is {logs['loss']} at step {state.global_step}: look at the last {args.logging_steps} batches before it, "
+                "lower the learning rate, or set STLIB_PRECISION=fp32"
+            )
+
+
+class StopAfter(TrainerCallback):
+    """Ends a run early without touching its schedule, which ``max_steps`` of the library would reshape."""
+
+    def __init__(self, steps: int):
+        self.steps = steps
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step >= self.steps:
+            control.should_training_stop = control.should_log = control.should_save = True
+
+
+def training_arguments(
+    folder: Path, profile: Profile, recipe: Recipe, seed: int, log_every: int, save_every: int, device: str
+):
+    """The library's arguments for one run: what ``recipe`` decides beyond them is in its optimizer and schedule."""
+    precision = best_precision(device)
+    return SentenceTransformerTrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=profile.epochs,
+        per_device_train_batch_size=profile.batch_size,
+        learning_rate=recipe.learning_rate,
+        weight_decay=recipe.weight_decay,
+        warmup_steps=recipe.warmup_steps,
+        max_grad_norm=recipe.max_grad_norm,
+        logging_steps=log_every,
+        logging_nan_inf_filter=False,  # the default would log a loss that is not a number as zero
+        save_steps=save_every,
+        save_total_limit=2,
+        seed=seed,
+        bf16=precision == "bf16",
+        fp16=precision == "fp16",
+        use_cpu=device == "cpu",
+        dataloader_pin_memory=device == "cuda",
+        dataloader_drop_last=processes() > 1,  # so that all processes take the same number of steps
+        report_to="none",
+        disable_tqdm=True,  # ProgressBar draws the bar
+    )
+
+
+def processes() -> int:
+    """How many processes train together: as many as torchrun or accelerate started."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def make_trainer(
+    loss: nn.Module, dataset: Dataset, args, recipe: Recipe, total_steps: int, last_step: int, engine: str, tokens: Path
+) -> NLITrainer:
+    """The trainer for one run. The loss must have been prepared with ``recipes.prepare_loss``.
+
+    ``tokens`` is the folder where the packed engine keeps the corpora it has tokenised.
+    """
+    model = loss.model
+    callbacks = [ProgressBar(), LossWatch()]
+    if last_step < total_steps:
+        callbacks.append(StopAfter(last_step))
+    options = {
+        "model": model,
+        "args": args,
+        "train_dataset": dataset,
+        "loss": loss,
+        "optimizers": make_optimizer(recipe, model, getattr(loss, "classifier", None), total_steps),
+        "callbacks": callbacks,
+    }
+    if engine == "packed":
+        with args.main_process_first(desc="tokenising"):
+            path = tokenise(dataset, model.tokenizer, model.max_seq_length, tokens / f"{fingerprint(dataset)}.arrow")
+        dtype = PRECISIONS[best_precision(args.device.type)]
+        trainer = PackedTrainer(tokens=path, dtype=dtype, **options)
+    else:
+        trainer = NLITrainer(**options)
+    trainer.remove_callback(PrinterCallback)
+    return trainer
