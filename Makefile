@@ -1,4 +1,4 @@
-# make course · test · lab · notebooks · clean. Each sets up what it needs in .venv (Linux and macOS; Windows: see README.md).
+# make course · test · lab · notebooks · bench · clean. Each sets up what it needs in .venv (Linux and macOS; Windows: see README.md).
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,13 +7,14 @@ SUITABLE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11 python; do \
 	"$$name" -c "$(SUITABLE)" 2>/dev/null && { echo "$$name"; break; }; done)
 
-.PHONY: help course test lab notebooks lint clean
+.PHONY: help course test lab notebooks bench lint clean clean-all
 
 help:
 	@echo "make course     run notebooks 01 to 06 in order and print what came out"
 	@echo "make test       unit tests, and every notebook run again with its outputs compared"
 	@echo "make lab        open the course in JupyterLab"
 	@echo "make notebooks  execute the notebooks again and make them ready to commit"
+	@echo "make bench      time a training step on this machine: the library's trainer, tuned, and ours"
 	@echo "make lint       format and lint, notebooks included"
 	@echo "make clean      remove runs and caches (make clean-all: the environment too)"
 
@@ -37,6 +38,9 @@ lab: $(READY)
 
 notebooks: $(READY)
 	$(BIN)/python tools/notebooks.py
+
+bench: $(READY)
+	$(BIN)/python -m stlib bench --json runs/bench.json
 
 lint: $(READY)
 	$(BIN)/ruff format .

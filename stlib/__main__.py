@@ -1,4 +1,4 @@
-"""The command line: python -m stlib train | evaluate | predict."""
+"""The command line: python -m stlib train | evaluate | predict | bench."""
 
 import argparse
 import os
@@ -59,6 +59,16 @@ def make_parser() -> argparse.ArgumentParser:
     predict.add_argument("--input", type=Path, help="a CSV file with the columns premise and hypothesis")
     predict.add_argument("--output", type=Path, help="the CSV file to write: the input with label and probabilities")
     predict.set_defaults(run=run_predict)
+
+    bench = commands.add_parser(
+        "bench", help="time a training step: the library as it is, tuned, and the packed engine"
+    )
+    bench.add_argument("--steps", type=int, default=24, help="steps a turn (default: 24)")
+    bench.add_argument("--rounds", type=int, default=3, help="turns of each engine (default: 3)")
+    bench.add_argument("--data", help="mini, hub or a folder with parquet files (default: mini)")
+    bench.add_argument("--nli-split", help="rows to train on (default: the profile's)")
+    bench.add_argument("--json", type=Path, help="also write the result to this file")
+    bench.set_defaults(run=run_bench, profile=None)
     return parser
 
 
@@ -221,6 +231,26 @@ def read_pairs(path: Path):
         if len(empty):
             raise_usage(f"{path} has no {column} in row {empty[0] + 1}: fill it in or remove the row")
     return table
+
+
+def run_bench(options) -> None:
+    from stlib import bench, corpora
+    from stlib.profiles import get_profile
+    from stlib.runs import write_json
+
+    if options.steps <= bench.SKIPPED or options.rounds < 1:
+        raise_usage(
+            f"--steps is {options.steps} and --rounds {options.rounds}: give more than {bench.SKIPPED} and at least 1"
+        )
+    profile = get_profile(profile_name(options))
+    source, split = corpora.get_source(options.data, profile), options.nli_split or corpora.train_split(profile)
+    result = bench.run(corpora.nli(split, source), options.steps, options.rounds, str(source), split)
+    print("\n" + bench.table(result))
+    if options.json:
+        data = f" --data DATA_FOLDER --nli-split {split}" if source.kind == "folder" else ""
+        command = f"python -m stlib bench --steps {options.steps} --rounds {options.rounds}{data}"
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        write_json(options.json, {"command": command, **result})
 
 
 def raise_usage(text: str) -> None:

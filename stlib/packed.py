@@ -227,13 +227,13 @@ class Norm:
 class Embed(torch.autograd.Function):
     """Word + position + type embeddings, LayerNorm, dropout: packed rows (rows, d), float32.
 
-    ``word`` is an argument only so that autograd knows that the result has a gradient; ``backward`` puts it, like all
-    others, where ``Weight.accumulate`` does.
+    ``anchor`` is there only so that autograd knows that the result has a gradient. Gradients of parameters go where
+    ``Weight.accumulate`` puts them, here and in ``Layer``.
     """
 
     @staticmethod
-    def forward(ctx, word, ids, positions, masks, encoder):
-        position, kind = encoder.position.parameters[0], encoder.kind.parameters[0]
+    def forward(ctx, anchor, ids, positions, masks, encoder):
+        word, position, kind = (w.parameters[0] for w in (encoder.word, encoder.position, encoder.kind))
         total = word[ids].add_(position[positions]).add_(kind[0])
         normed, mean, deviation = encoder.norm.forward(total)
         ctx.save_for_backward(ids, positions, total, mean, deviation)
@@ -345,13 +345,14 @@ class PackedEncoder:
     def __init__(self, model: SentenceTransformer, dtype: torch.dtype = torch.float32):
         bert = getattr(model[0], "auto_model", None)
         if type(bert).__name__ != "BertModel" or bert.config.hidden_act != "gelu":
-            raise UsageError(f"the packed engine knows BERT encoders with gelu, not {type(bert).__name__}: use stock")
+            raise UsageError("the packed engine knows BERT encoders with gelu only: use --engine stock for this model")
         if not isinstance(model[1], Pooling) or model[1].pooling_mode != "mean":
-            raise UsageError("the packed engine knows mean pooling only: use the stock engine")
+            raise UsageError("the packed engine knows mean pooling only: use --engine stock for this model")
         self.model, self.bert = model, bert
         embeddings, layers = bert.embeddings, bert.encoder.layer
         used = sum(p.numel() for module in (embeddings, layers) for p in module.parameters())
         self.gradients = torch.zeros(used, device=embeddings.word_embeddings.weight.device)
+        self.anchor = torch.zeros((), device=self.gradients.device, requires_grad=True)
         self.weights, taken = [], 0
 
         def make(parameters: list[nn.Parameter], in_products: bool = False) -> Weight:
@@ -397,7 +398,7 @@ class PackedEncoder:
         with torch.autocast(device.type, enabled=False):
             dtype = self.layers[0].qkv.product.dtype
             masks = Masks(packing, len(self.layers), self.bert.config.hidden_size, self.dropout(), dtype)
-            x = Embed.apply(self.word.parameters[0], packing.pack(ids), packing.positions, masks, self)
+            x = Embed.apply(self.anchor, packing.pack(ids), packing.positions, masks, self)
             for number, layer in enumerate(self.layers):
                 x = Layer.apply(x, layer, packing, masks.of_layer(number))
             features = {"sentence_embedding": packing.means @ x}

@@ -76,6 +76,17 @@ def average_gradients(parameters: list[nn.Parameter]) -> None:
     torch._foreach_div_(gradients, distributed.get_world_size())
 
 
+def difference_between_processes(parameters: list[nn.Parameter]) -> float:
+    """The largest difference of any parameter between any two processes: 0.0 where training kept them the same."""
+    if processes() == 1:
+        return 0.0
+    flat = torch.cat([parameter.detach().ravel() for parameter in parameters])
+    largest, smallest = flat.clone(), flat.clone()
+    distributed.all_reduce(largest, op=distributed.ReduceOp.MAX)
+    distributed.all_reduce(smallest, op=distributed.ReduceOp.MIN)
+    return float((largest - smallest).max())
+
+
 class Embedded(nn.Module):
     """Stands in for the encoder inside a loss: the features it is given are the embeddings already."""
 
@@ -187,7 +198,7 @@ def training_arguments(
     return SentenceTransformerTrainingArguments(
         output_dir=str(folder),
         num_train_epochs=profile.epochs,
-        per_device_train_batch_size=profile.batch_size,
+        per_device_train_batch_size=profile.batch_size // processes(),
         learning_rate=recipe.learning_rate,
         weight_decay=recipe.weight_decay,
         warmup_steps=recipe.warmup_steps,

@@ -29,14 +29,22 @@ from stlib.profiles import (
 )
 from stlib.recipes import Recipe, get_recipe, prepare_loss
 from stlib.runs import Run, peak_memory_mb, replace_folder, versions, write_json
-from stlib.trainer import ENGINES, NLITrainer, default_engine, make_trainer, processes, training_arguments
+from stlib.trainer import (
+    ENGINES,
+    NLITrainer,
+    default_engine,
+    difference_between_processes,
+    make_trainer,
+    processes,
+    training_arguments,
+)
 
 SEED = 42  # the card's
 
 
-def steps_an_epoch(rows: int, batch_size: int) -> int:
-    """Steps in one pass, the last and smaller batch included."""
-    return math.ceil(rows / batch_size)
+def steps_an_epoch(rows: int, batch_size: int, shares: int = 1) -> int:
+    """Steps in one pass, the last and smaller batch included; between several processes it cannot be shared, and is left out."""
+    return math.ceil(rows / batch_size) if shares == 1 else rows // batch_size
 
 
 def train(
@@ -79,9 +87,11 @@ def train(
     engine = engine or default_engine(device)
     if engine not in ENGINES:
         raise UsageError(f"there is no engine {engine!r}: choose one of {', '.join(ENGINES)}")
+    if chosen.batch_size % processes():
+        raise UsageError(f"{processes()} processes cannot share batches of {chosen.batch_size} pairs: start 2, 4, 8, …")
     check_folder(out, resume)
     dataset = load_pairs(request, data, chosen)
-    total_steps = chosen.epochs * steps_an_epoch(len(dataset), chosen.batch_size)
+    total_steps = chosen.epochs * steps_an_epoch(len(dataset), chosen.batch_size, processes())
     last_step = min(request["max_steps"] or total_steps, total_steps)
     if chosen.rate_scale != 1:
         recipe = recipe.fitted_to(total_steps, chosen.rate_scale)
@@ -118,6 +128,7 @@ def train(
         "epochs": chosen.epochs,
         "batch_size": chosen.batch_size,
         "processes": processes(),
+        "difference_between_processes": difference_between_processes([*model.parameters(), *loss.parameters()]),
         "engine": engine,
         "precision": best_precision(device),
         "hardware": describe_device(),

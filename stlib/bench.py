@@ -1,0 +1,242 @@
+"""What a training step costs: the library as it comes, the library with every flag it offers, and the packed engine.
+
+All take turns in one run, on the same batches, because timings on a shared machine drift from minute to minute.
+"""
+
+import contextlib
+import functools
+import importlib
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from datasets import Dataset
+from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+from sentence_transformers.base.losses.merged_forward import embed_columns
+from sentence_transformers.sentence_transformer.losses import SoftmaxLoss
+from transformers import PrinterCallback, TrainerCallback, set_seed
+
+from stlib import corpora
+from stlib.base_model import hide_card_bar, load_base
+from stlib.profiles import best_device, best_precision, describe_device
+from stlib.recipes import CARD_AS_PRINTED, make_optimizer
+from stlib.runs import peak_memory_mb, versions
+from stlib.tokens import tokenise
+from stlib.trainer import PRECISIONS, PackedTrainer
+
+BATCH = 32
+SKIPPED = 4  # first steps of a turn that are not timed: kernels are compiled and memory is taken then
+# What a step multiplies with, outside the embeddings: (inputs, outputs) of each linear map of a layer.
+MAPS = ((384, 1_152), (384, 384), (384, 1_536), (1_536, 384))
+LAYERS = 6
+WEIGHTS = LAYERS * sum(a * b for a, b in MAPS)
+VARIANTS = ("stock", "stock tuned", "stock tuned, worker", "packed")
+
+
+class Clock(TrainerCallback):
+    """The time at the end of each step."""
+
+    def __init__(self):
+        self.times, self.losses = [], []
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if args.device.type == "cuda":
+            torch.cuda.synchronize()
+        self.times.append(time.perf_counter())
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if logs and "loss" in logs:
+            self.losses.append(float(logs["loss"]))
+
+
+def product_rate(dtype: torch.dtype, rows: int, device: str, repeats: int = 10) -> float:
+    """Floating-point operations a second in the matrix products of a step, run alone on ``rows`` tokens.
+
+    Forward, gradient of the input and gradient of the weight of each linear map: 6 x rows x weights operations.
+    """
+    cases = [(torch.randn(rows, a), torch.randn(b, a), torch.randn(rows, b)) for a, b in MAPS]
+    cases = [tuple(tensor.to(device, dtype) for tensor in case) for case in cases]
+
+    def products():
+        for x, weight, grad in cases:
+            torch.mm(x, weight.t())
+            torch.mm(grad, weight)
+            torch.mm(grad.t(), x)
+
+    products()
+    seconds = []
+    for _ in range(repeats):
+        if device == "cuda":
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        products()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    return 6 * rows * WEIGHTS / LAYERS / float(np.median(seconds))
+
+
+@contextlib.contextmanager
+def merged_columns():
+    """Let ``SoftmaxLoss`` embed both columns in one pass: an option of ``embed_columns`` that the loss does not pass on."""
+    module = importlib.import_module(SoftmaxLoss.__module__)
+    module.embed_columns = functools.partial(embed_columns, separate_first=False)
+    try:
+        yield
+    finally:
+        module.embed_columns = embed_columns
+
+
+def one_turn(variant: str, dataset: Dataset, steps: int, seed: int, tokens: Path) -> tuple[list[float], float]:
+    """Train ``steps`` steps; the seconds of each step after the first few, and the mean loss of all."""
+    device = best_device()
+    precision = "fp32" if variant == "stock" else best_precision(device)
+    set_seed(seed)
+    model = load_base(device)
+    model.model_card_data.generate_widget_examples = False
+    loss, clock = SoftmaxLoss(model, model.get_embedding_dimension(), num_labels=3), Clock()
+    options = {} if variant == "stock" else {"optim": "adamw_torch_fused"}
+    if precision != "fp32":
+        options[precision] = True
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        args = SentenceTransformerTrainingArguments(
+            output_dir=folder, max_steps=steps, per_device_train_batch_size=BATCH, save_strategy="no", seed=seed,
+            report_to="none", disable_tqdm=True, use_cpu=device == "cpu", logging_steps=steps,
+            dataloader_pin_memory=device == "cuda", dataloader_num_workers=int(variant.endswith("worker")), **options,
+        )  # fmt: skip
+        shared = {"model": model, "args": args, "train_dataset": dataset, "loss": loss, "callbacks": [clock]}
+        if variant == "packed":
+            optimizers = make_optimizer(CARD_AS_PRINTED, model, loss.classifier, steps)
+            trainer = PackedTrainer(tokens=tokens, dtype=PRECISIONS[precision], optimizers=optimizers, **shared)
+        else:
+            trainer = SentenceTransformerTrainer(**shared)
+        trainer.remove_callback(PrinterCallback)
+        with merged_columns() if variant.startswith("stock tuned") else contextlib.nullcontext():
+            trainer.train()
+    return np.diff(clock.times)[SKIPPED - 1 :].tolist(), clock.losses[-1]
+
+
+def compare(dataset: Dataset, steps: int, rounds: int, progress=print) -> list[dict]:
+    """Let all variants take turns, ``rounds`` times; one row a variant, times from the median step."""
+    hide_card_bar()
+    device = best_device()
+    seconds, losses = ({variant: [] for variant in VARIANTS} for _ in range(2))
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        model = load_base(device)
+        tokens = tokenise(dataset, model.tokenizer, model.max_seq_length, Path(folder) / "tokens.arrow")
+        for number in range(rounds):
+            for variant in VARIANTS[number % len(VARIANTS) :] + VARIANTS[: number % len(VARIANTS)]:
+                times, loss = one_turn(variant, dataset, steps, seed=number, tokens=tokens)
+                seconds[variant].append(times)
+                losses[variant].append(loss)
+                progress(f"round {number + 1}, {variant}: {np.median(times):.3f} s a step")
+    tokens_a_step = mean_tokens(dataset) * BATCH
+    rates = {p: product_rate(PRECISIONS[p], round(tokens_a_step), device) for p in {"fp32", best_precision(device)}}
+    rows = []
+    for variant in VARIANTS:
+        step = float(np.median(np.concatenate(seconds[variant])))
+        ratios = [np.median(s) / np.median(v) for s, v in zip(seconds["stock"], seconds[variant], strict=True)]
+        precision = "fp32" if variant == "stock" else best_precision(device)
+        rows.append(
+            {
+                "variant": variant,
+                "precision": precision,
+                "seconds_a_step": round(step, 4),
+                "steps_a_second": round(1 / step, 2),
+                "pairs_a_second": round(BATCH / step),
+                "tokens_a_second": round(tokens_a_step / step),
+                "times_stock": round(float(np.median(ratios)), 2),
+                "times_stock_by_round": [round(float(r), 2) for r in ratios],
+                "product_gflops": round(rates[precision] / 1e9),
+                "share_of_product_rate": round(6 * WEIGHTS * tokens_a_step / step / rates[precision], 3),
+                "peak_memory_mb": peak_memory_of(variant),
+                "loss": round(float(np.mean(losses[variant])), 4),
+                "loss_gap": round(float(np.mean(losses[variant]) - np.mean(losses["stock"])), 4),
+            }
+        )
+    return rows
+
+
+def mean_tokens(dataset: Dataset, sample: int = 2_000) -> float:
+    """Tokens of a pair, both sentences, [CLS] and [SEP] included."""
+    tokenizer = load_base("cpu").tokenizer
+    part = dataset.select(range(min(sample, len(dataset))))
+    ids = [tokenizer(list(part[name]))["input_ids"] for name in ("sentence_0", "sentence_1")]
+    return sum(len(sentence) for column in ids for sentence in column) / len(part)
+
+
+def peak_memory_of(variant: str) -> int:
+    """The peak memory of 10 steps of a variant on mini pairs, in MB, measured in a process of its own."""
+    code = f"from stlib import bench; bench.print_peak_memory({variant!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return int(done.stdout.split()[-1])
+
+
+def print_peak_memory(variant: str) -> None:
+    dataset = corpora.nli("train[:640]", corpora.Source("mini"))
+    hide_card_bar()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        model = load_base(best_device())
+        tokens = tokenise(dataset, model.tokenizer, model.max_seq_length, Path(folder) / "tokens.arrow")
+        del model
+        one_turn(variant, dataset, 10, seed=0, tokens=tokens)
+    print(peak_memory_mb(best_device()))
+
+
+def other_costs(dataset: Dataset) -> dict:
+    """Seconds and rates of what comes before and after training."""
+    model = load_base(best_device())
+    sentences = list(dict.fromkeys(dataset["sentence_0"]))[:2_000]
+    model.encode(sentences[:64], batch_size=64)
+    encode = clocked(lambda: model.encode(sentences, batch_size=64))
+    generate = clocked(lambda: corpora.nli("train[:20000]", corpora.Source("mini"), seed=1))
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        path = Path(folder) / "tokens.arrow"
+        tokens = clocked(lambda: tokenise(dataset, model.tokenizer, model.max_seq_length, path))
+    return {
+        "encode_sentences_a_second": round(len(sentences) / encode),
+        "generate_mini_pairs_a_second": round(20_000 / generate),
+        "tokenise_pairs_a_second": round(len(dataset) / tokens),
+        "import_stlib_seconds": round(clocked_python("import stlib"), 2),
+        "import_training_seconds": round(clocked_python("import stlib.training"), 2),
+        "first_embedding_seconds": round(clocked_python("import stlib; stlib.load_base().encode('one sentence')"), 2),
+    }
+
+
+def clocked(work) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def clocked_python(code: str) -> float:
+    """Seconds of a fresh interpreter that runs ``code``; the better of two, since the first fills the disk cache."""
+    return min(clocked(lambda: subprocess.run([sys.executable, "-c", code], check=True)) for _ in range(2))
+
+
+def run(dataset: Dataset, steps: int, rounds: int, source: str, split: str) -> dict:
+    """The whole benchmark, as it goes into a record."""
+    rows = compare(dataset, steps, rounds)
+    return {
+        "what": f"training steps of {BATCH} pairs, {rounds} rounds of {steps} steps each, the first {SKIPPED} of a turn not timed",
+        "data": f"{len(dataset):,} pairs: {split} from {source}",
+        "data_fingerprint": corpora.fingerprint(dataset),
+        "hardware": describe_device(),
+        "processor": platform.processor() or platform.machine(),
+        "versions": versions(),
+        "rows": rows,
+        "other": other_costs(dataset),
+    }
+
+
+def table(result: dict) -> str:
+    """The result as text."""
+    rows = pd.DataFrame(result["rows"]).drop(columns=["times_stock_by_round", "loss"])
+    others = [f"{name.replace('_', ' ')}: {value:,}" for name, value in result["other"].items()]
+    return "\n".join([rows.to_string(index=False), "", *others])

@@ -1,0 +1,87 @@
+"""The fast tokeniser gives exactly the tokenizer's ids, and the Arrow file gives back exactly the rows."""
+
+import random
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from datasets import Dataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stlib import corpora, tokens
+from stlib.tokens import TokenisedPairs, Tokeniser, tokenise
+from tests.conftest import REAL_DATA
+
+ODD = [
+    "", " ", "  two  spaces ", "[MASK] is special", "[sep]", "don't stop!!", "caf\u00e9 ol\u00e9", "a\tb\nc", "\u4f60\u597d world",
+    "x" * 150, "word " * 400, "a\u0000b", "tab\x7fq", "A-B_C/D\\E^F`G~{}|", "\u200bzero width", "e\u0301", "\U0001f600 smile", "...",
+]  # fmt: skip
+
+
+def reference(tokenizer, sentences, max_length=256):
+    return tokenizer(sentences, truncation=True, max_length=max_length)["input_ids"]
+
+
+@pytest.mark.parametrize("max_length", [256, 8])
+def test_odd_sentences(base, max_length):
+    expected = reference(base.tokenizer, ODD, max_length)
+    assert Tokeniser(base.tokenizer, max_length)(pa.array(ODD)).to_pylist() == expected
+
+
+@settings(max_examples=200, deadline=None)
+@given(sentences=st.lists(st.text(max_size=40), min_size=1, max_size=8))
+def test_any_text(base, sentences):
+    sentences = [text.encode("utf-8", "ignore").decode() for text in sentences]  # no lone surrogates: no UTF-8 for them
+    assert Tokeniser(base.tokenizer, 256)(pa.array(sentences)).to_pylist() == reference(base.tokenizer, sentences)
+
+
+def test_a_mini_corpus(base):
+    pairs = corpora.nli("test[:600]", corpora.Source("mini"))
+    sentences = [*pairs["sentence_0"], *pairs["sentence_1"]]
+    assert Tokeniser(base.tokenizer, 256)(pa.array(sentences)).to_pylist() == reference(base.tokenizer, sentences)
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(not REAL_DATA.is_dir(), reason="no real corpora beside the project (../shared/data)")
+def test_all_of_snli_validation_and_test(base):
+    pairs = corpora.nli("validation+test", corpora.Source("folder", REAL_DATA))
+    sentences = [*pairs["sentence_0"], *pairs["sentence_1"]]
+    assert Tokeniser(base.tokenizer, 256)(pa.array(sentences)).to_pylist() == reference(base.tokenizer, sentences)
+
+
+def test_batches_hold_the_rows_asked_for(base, tmp_path, monkeypatch):
+    monkeypatch.setattr(tokens, "CHUNK", 64)  # several chunks, the last one partly filled
+    pairs = corpora.nli("train[:150]", corpora.Source("mini"))
+    path = tokenise(pairs, base.tokenizer, 256, tmp_path / "tokens" / "pairs.arrow")
+    dataset = TokenisedPairs(path)
+    assert (len(dataset), dataset.texts, dataset.others) == (150, ["sentence_0", "sentence_1"], ["label"])
+    rows = random.Random(0).sample(range(150), 40)
+    batch = dataset.__getitems__(rows)
+    sentences = [pairs[row][name] for name in dataset.texts for row in rows]
+    expected = reference(base.tokenizer, sentences)
+    assert batch["lengths"] == [len(ids) for ids in expected]
+    assert batch["ids"].tolist() == [i for ids in expected for i in ids]
+    assert batch["label"].tolist() == [pairs[row]["label"] for row in rows]
+    assert batch["label"].dtype == torch.int64
+
+
+def test_tokenised_once_and_never_half(base, tmp_path, monkeypatch):
+    pairs = corpora.nli("train[:90]", corpora.Source("mini"))
+    path = tmp_path / "pairs.arrow"
+    monkeypatch.setattr(Tokeniser, "__call__", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        tokenise(pairs, base.tokenizer, 256, path)
+    assert not path.exists()
+    monkeypatch.undo()
+    tokenise(pairs, base.tokenizer, 256, path)
+    written = path.stat().st_mtime_ns
+    assert tokenise(pairs, base.tokenizer, 256, path).stat().st_mtime_ns == written
+
+
+def test_other_columns_keep_their_type(base, tmp_path):
+    scored = Dataset.from_dict({"a": ["one", "two"], "b": ["three", "four"], "score": [0.25, 1.0]})
+    batch = TokenisedPairs(tokenise(scored, base.tokenizer, 256, tmp_path / "scored.arrow")).__getitems__([1, 0])
+    np.testing.assert_allclose(batch["score"].numpy(), [1.0, 0.25])
+    assert batch["score"].is_floating_point()
