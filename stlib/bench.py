@@ -6,11 +6,12 @@ All take turns in one run, on the same batches, because timings on a shared mach
 import contextlib
 import functools
 import importlib
-import platform
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,35 @@ SKIPPED = 4  # first steps of a turn that are not timed: kernels are compiled an
 MAPS = ((384, 1_152), (384, 384), (384, 1_536), (1_536, 384))
 LAYERS = 6
 WEIGHTS = LAYERS * sum(a * b for a, b in MAPS)
-VARIANTS = ("stock", "stock tuned", "stock tuned, worker", "packed")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to train: what the library's trainer is given, or the packed engine."""
+
+    name: str
+    engine: str = "stock"
+    fused: bool = False  # AdamW as one kernel
+    merged: bool = False  # both columns in one pass
+    native: bool = False  # the machine's fastest precision instead of float32
+    worker: bool = False  # batches are made by a process of their own
+
+    @property
+    def precision(self) -> str:
+        return best_precision(best_device()) if self.native else "fp32"
+
+
+VARIANTS = (
+    Variant("stock"),
+    Variant("stock, fused AdamW", fused=True),
+    Variant("stock, fused, one pass", fused=True, merged=True),
+    Variant("stock, all flags", fused=True, merged=True, native=True),
+    Variant("stock, all flags, worker", fused=True, merged=True, native=True, worker=True),
+    Variant("packed, fp32", "packed", fused=True, merged=True),
+    Variant("packed", "packed", fused=True, merged=True, native=True),
+)
+# The same in an order in which each adds one thing to the one before.
+LADDER = tuple(VARIANTS[i] for i in (0, 1, 2, 5, 6))
 
 
 class Clock(TrainerCallback):
@@ -93,74 +122,85 @@ def merged_columns():
         module.embed_columns = embed_columns
 
 
-def one_turn(variant: str, dataset: Dataset, steps: int, seed: int, tokens: Path) -> tuple[list[float], float]:
+def one_turn(variant: Variant, dataset: Dataset, steps: int, seed: int, tokens: Path) -> tuple[list[float], float]:
     """Train ``steps`` steps; the seconds of each step after the first few, and the mean loss of all."""
-    device = best_device()
-    precision = "fp32" if variant == "stock" else best_precision(device)
+    device, precision = best_device(), variant.precision
     set_seed(seed)
     model = load_base(device)
     model.model_card_data.generate_widget_examples = False
     loss, clock = SoftmaxLoss(model, model.get_embedding_dimension(), num_labels=3), Clock()
-    options = {} if variant == "stock" else {"optim": "adamw_torch_fused"}
+    options = {"optim": "adamw_torch_fused"} if variant.fused else {}
     if precision != "fp32":
         options[precision] = True
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         args = SentenceTransformerTrainingArguments(
             output_dir=folder, max_steps=steps, per_device_train_batch_size=BATCH, save_strategy="no", seed=seed,
             report_to="none", disable_tqdm=True, use_cpu=device == "cpu", logging_steps=steps,
-            dataloader_pin_memory=device == "cuda", dataloader_num_workers=int(variant.endswith("worker")), **options,
+            dataloader_pin_memory=device == "cuda", dataloader_num_workers=int(variant.worker), **options,
         )  # fmt: skip
         shared = {"model": model, "args": args, "train_dataset": dataset, "loss": loss, "callbacks": [clock]}
-        if variant == "packed":
+        if variant.engine == "packed":
             optimizers = make_optimizer(CARD_AS_PRINTED, model, loss.classifier, steps)
             trainer = PackedTrainer(tokens=tokens, dtype=PRECISIONS[precision], optimizers=optimizers, **shared)
         else:
             trainer = SentenceTransformerTrainer(**shared)
         trainer.remove_callback(PrinterCallback)
-        with merged_columns() if variant.startswith("stock tuned") else contextlib.nullcontext():
+        with merged_columns() if variant.merged else contextlib.nullcontext():
             trainer.train()
     return np.diff(clock.times)[SKIPPED - 1 :].tolist(), clock.losses[-1]
 
 
-def compare(dataset: Dataset, steps: int, rounds: int, progress=print) -> list[dict]:
-    """Let all variants take turns, ``rounds`` times; one row a variant, times from the median step."""
+def compare(
+    dataset: Dataset, steps: int, rounds: int, variants: Sequence[Variant] = VARIANTS, progress=None
+) -> pd.DataFrame:
+    """Let the variants take turns, ``rounds`` times. The first one is what the others are compared with.
+
+    Returns:
+        One row a variant: ``seconds_a_step`` (the median), ``times_stock`` (the median over rounds of the ratio to the
+        first variant in the same round), ``share_of_product_rate`` (operations on real tokens a second, as a share of
+        ``product_gflops``, the rate of the matrix products alone in the same precision), and more.
+    """
     hide_card_bar()
-    device = best_device()
-    seconds, losses = ({variant: [] for variant in VARIANTS} for _ in range(2))
+    device, names = best_device(), [variant.name for variant in variants]
+    seconds, losses = ({name: [] for name in names} for _ in range(2))
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         model = load_base(device)
         tokens = tokenise(dataset, model.tokenizer, model.max_seq_length, Path(folder) / "tokens.arrow")
         for number in range(rounds):
-            for variant in VARIANTS[number % len(VARIANTS) :] + VARIANTS[: number % len(VARIANTS)]:
+            shift = number % len(variants)
+            for variant in (*variants[shift:], *variants[:shift]):
                 times, loss = one_turn(variant, dataset, steps, seed=number, tokens=tokens)
-                seconds[variant].append(times)
-                losses[variant].append(loss)
-                progress(f"round {number + 1}, {variant}: {np.median(times):.3f} s a step")
+                seconds[variant.name].append(times)
+                losses[variant.name].append(loss)
+                if progress:
+                    progress(f"round {number + 1}, {variant.name}: {np.median(times):.3f} s a step")
     tokens_a_step = mean_tokens(dataset) * BATCH
-    rates = {p: product_rate(PRECISIONS[p], round(tokens_a_step), device) for p in {"fp32", best_precision(device)}}
+    precisions = {variant.precision for variant in variants}
+    rates = {name: product_rate(PRECISIONS[name], round(tokens_a_step), device) for name in precisions}
     rows = []
-    for variant in VARIANTS:
-        step = float(np.median(np.concatenate(seconds[variant])))
-        ratios = [np.median(s) / np.median(v) for s, v in zip(seconds["stock"], seconds[variant], strict=True)]
-        precision = "fp32" if variant == "stock" else best_precision(device)
+    for variant in variants:
+        step = float(np.median(np.concatenate(seconds[variant.name])))
+        pairs = zip(seconds[names[0]], seconds[variant.name], strict=True)
+        ratios = [float(np.median(first) / np.median(own)) for first, own in pairs]
+        rate, loss = rates[variant.precision], float(np.mean(losses[variant.name]))
         rows.append(
             {
-                "variant": variant,
-                "precision": precision,
+                "variant": variant.name,
+                "precision": variant.precision,
                 "seconds_a_step": round(step, 4),
                 "steps_a_second": round(1 / step, 2),
                 "pairs_a_second": round(BATCH / step),
                 "tokens_a_second": round(tokens_a_step / step),
                 "times_stock": round(float(np.median(ratios)), 2),
-                "times_stock_by_round": [round(float(r), 2) for r in ratios],
-                "product_gflops": round(rates[precision] / 1e9),
-                "share_of_product_rate": round(6 * WEIGHTS * tokens_a_step / step / rates[precision], 3),
-                "peak_memory_mb": peak_memory_of(variant),
-                "loss": round(float(np.mean(losses[variant])), 4),
-                "loss_gap": round(float(np.mean(losses[variant]) - np.mean(losses["stock"])), 4),
+                "lowest": round(min(ratios), 2),
+                "highest": round(max(ratios), 2),
+                "product_gflops": round(rate / 1e9),
+                "share_of_product_rate": round(6 * WEIGHTS * tokens_a_step / step / rate, 3),
+                "loss": round(loss, 4),
+                "loss_gap": round(loss - float(np.mean(losses[names[0]])), 4),
             }
         )
-    return rows
+    return pd.DataFrame(rows)
 
 
 def mean_tokens(dataset: Dataset, sample: int = 2_000) -> float:
@@ -171,21 +211,23 @@ def mean_tokens(dataset: Dataset, sample: int = 2_000) -> float:
     return sum(len(sentence) for column in ids for sentence in column) / len(part)
 
 
-def peak_memory_of(variant: str) -> int:
+def peak_memory_of(variant: Variant) -> int:
     """The peak memory of 10 steps of a variant on mini pairs, in MB, measured in a process of its own."""
-    code = f"from stlib import bench; bench.print_peak_memory({variant!r})"
+    code = f"from stlib import bench; bench.print_peak_memory({variant.name!r})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return int(done.stdout.split()[-1])
 
 
-def print_peak_memory(variant: str) -> None:
+def print_peak_memory(name: str) -> None:
+    variant = next(variant for variant in VARIANTS if variant.name == name)
     dataset = corpora.nli("train[:640]", corpora.Source("mini"))
     hide_card_bar()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        model = load_base(best_device())
-        tokens = tokenise(dataset, model.tokenizer, model.max_seq_length, Path(folder) / "tokens.arrow")
-        del model
-        one_turn(variant, dataset, 10, seed=0, tokens=tokens)
+        path = Path(folder) / "tokens.arrow"
+        if variant.engine == "packed":
+            model = load_base(best_device())
+            tokenise(dataset, model.tokenizer, model.max_seq_length, path)
+        one_turn(variant, dataset, 10, seed=0, tokens=path)
     print(peak_memory_mb(best_device()))
 
 
@@ -220,23 +262,23 @@ def clocked_python(code: str) -> float:
     return min(clocked(lambda: subprocess.run([sys.executable, "-c", code], check=True)) for _ in range(2))
 
 
-def run(dataset: Dataset, steps: int, rounds: int, source: str, split: str) -> dict:
+def run(dataset: Dataset, steps: int, rounds: int, source: str, split: str, progress=print) -> dict:
     """The whole benchmark, as it goes into a record."""
-    rows = compare(dataset, steps, rounds)
+    rows = compare(dataset, steps, rounds, progress=progress)
+    rows["peak_memory_mb"] = [peak_memory_of(variant) for variant in VARIANTS]
     return {
-        "what": f"training steps of {BATCH} pairs, {rounds} rounds of {steps} steps each, the first {SKIPPED} of a turn not timed",
+        "what": f"training steps of {BATCH} pairs, {rounds} rounds of {steps} steps; the first {SKIPPED} of a turn not timed",
         "data": f"{len(dataset):,} pairs: {split} from {source}",
         "data_fingerprint": corpora.fingerprint(dataset),
         "hardware": describe_device(),
-        "processor": platform.processor() or platform.machine(),
         "versions": versions(),
-        "rows": rows,
+        "rows": rows.to_dict("records"),
         "other": other_costs(dataset),
     }
 
 
 def table(result: dict) -> str:
     """The result as text."""
-    rows = pd.DataFrame(result["rows"]).drop(columns=["times_stock_by_round", "loss"])
+    rows = pd.DataFrame(result["rows"]).drop(columns=["lowest", "highest", "loss"])
     others = [f"{name.replace('_', ' ')}: {value:,}" for name, value in result["other"].items()]
     return "\n".join([rows.to_string(index=False), "", *others])

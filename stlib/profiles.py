@@ -56,7 +56,7 @@ PROFILES = {
         rate_scale=15,
         sts_tasks=("sts",),
         classification_tasks=("question_topic", "opinion"),
-        time_cpu="2 to 4 minutes on two cores",
+        time_cpu="1 to 3 minutes on two cores",
         time_gpu="under a minute",
     ),
     "small": Profile(
@@ -70,7 +70,7 @@ PROFILES = {
         rate_scale=5,
         sts_tasks=STS_TASKS,
         classification_tasks=("cr", "trec", "sst2", "banking77"),
-        time_cpu="6 to 12 minutes on two cores",
+        time_cpu="2 to 6 minutes on two cores",
         time_gpu="about a minute (estimated)",
     ),
     "full": Profile(
@@ -84,8 +84,8 @@ PROFILES = {
         rate_scale=1,
         sts_tasks=STS_TASKS,
         classification_tasks=("mr", "cr", "subj", "mpqa", "sst2", "trec", "banking77"),
-        time_cpu="about 20 hours on two cores",
-        time_gpu="about 20 minutes (estimated)",
+        time_cpu="3 to 6 hours on two cores",
+        time_gpu="20 to 40 minutes (estimated)",
     ),
 }
 

@@ -7,6 +7,7 @@ python tools/notebooks.py --check         fail where any navigation bar or metad
 """
 
 import argparse
+import base64
 import os
 import sys
 from pathlib import Path
@@ -17,6 +18,12 @@ from nbclient import NotebookClient
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+
+# The figures of the README: the picture above the Markdown cell that starts so, in that notebook.
+FIGURES = {
+    "loss_curves.png": ("04_loss_curve.ipynb", "**Figure: both curves over a logarithmic step axis.**"),
+    "waterfall.png": ("10_train_faster.ipynb", "**Figure: the record of the long measurement.**"),
+}
 
 
 def main() -> int:
@@ -44,9 +51,20 @@ def main() -> int:
         elif after != before:
             path.write_text(after, encoding="utf-8", newline="\n")
             print(f"wrote {path.name}")
+        for figure in () if options.check else [name for name, (source, _) in FIGURES.items() if source == path.name]:
+            (ROOT / "docs").mkdir(exist_ok=True)
+            (ROOT / "docs" / figure).write_bytes(picture_before(notebook, FIGURES[figure][1]))
     if stale:
         print(f"not up to date: {', '.join(stale)}; run make notebooks", file=sys.stderr)
     return 1 if stale else 0
+
+
+def picture_before(notebook, start: str) -> bytes:
+    """The PNG of the cell above the Markdown cell that starts with ``start``."""
+    at = next(i for i, cell in enumerate(notebook.cells) if cell.source.startswith(start))
+    return base64.b64decode(
+        next(o["data"]["image/png"] for o in notebook.cells[at - 1].outputs if "image/png" in o.get("data", {}))
+    )
 
 
 def course_notebooks() -> list[Path]:
