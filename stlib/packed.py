@@ -259,6 +259,7 @@ class Layer(torch.autograd.Function):
         w, size = weights, x.shape[1]
         dtype, head = w.qkv.product.dtype, x.shape[1] // w.heads
         attention_mask, attended_mask, fed_mask, scale = masks
+        # attention, block by block
         xc = x.to(dtype)
         qkv = torch.addmm(w.qkv_bias.product, xc, w.qkv.product.t())
         # In blocks, attention runs in float32: its products are small, and softmax wants the digits.
@@ -277,6 +278,7 @@ class Layer(torch.autograd.Function):
         attended = times_(torch.addmm(w.out_bias.product, context, w.out.product.t()), attended_mask)
         sum1 = torch.add(x, attended, alpha=scale)
         h, *stats1 = w.norm1.forward(sum1)
+        # the feed-forward network
         hc = h.to(dtype)
         z = torch.addmm(w.up_bias.product, hc, w.up.product.t())
         active = nn.functional.gelu(z)

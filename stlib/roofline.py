@@ -53,7 +53,9 @@ def measure(precision: torch.dtype) -> tuple[pd.DataFrame, dict[str, float]]:
             (f"GELU, {name}", 10 * wide.numel(), 2 * wide.numel() * size, lambda wide=wide: nn.functional.gelu(wide)),
         ]  # fmt: skip
     values = torch.randn(ROWS, 384)
-    rows.append(("LayerNorm, fp32", 8 * values.numel(), 8 * values.numel(), lambda: nn.functional.layer_norm(values, (384,))))
+    rows.append(
+        ("LayerNorm, fp32", 8 * values.numel(), 8 * values.numel(), lambda: nn.functional.layer_norm(values, (384,)))
+    )
     parameter = nn.Parameter(torch.zeros(PARAMETERS))
     parameter.grad = torch.ones_like(parameter)
     step = torch.optim.AdamW([parameter], fused=True).step

@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import shutil
 import sys
 from dataclasses import dataclass
@@ -19,7 +20,6 @@ from pathlib import Path
 import pandas as pd
 
 from stlib.errors import UsageError
-from stlib.nli_classifier import NLIClassifier
 
 PACKAGES = ("torch", "sentence-transformers", "transformers", "datasets", "accelerate", "tokenizers", "numpy")
 
@@ -56,8 +56,10 @@ class Run:
         """The loss curve, one row a log entry: ``step``, ``epoch``, ``loss`` (mean since the last row), ``learning_rate``."""
         return pd.read_csv(self.folder / "log.csv")
 
-    def classifier(self, device: str | None = None) -> NLIClassifier:
-        """The trained encoder with its head."""
+    def classifier(self, device: str | None = None):
+        """The trained encoder with its head, an ``NLIClassifier``."""
+        from stlib.nli_classifier import NLIClassifier
+
         return NLIClassifier.load(self.model_folder, device=device)
 
 
@@ -86,14 +88,16 @@ def peak_memory_mb(device: str) -> int:
         import torch
 
         return round(torch.cuda.max_memory_allocated() / 2**20)
+    if sys.platform == "linux":  # not ru_maxrss, which a process takes over from the one that started it
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        return round(int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 2**10)
     if sys.platform == "win32":
         import psutil
 
         return round(psutil.Process().memory_info().peak_wset / 2**20)
     import resource
 
-    unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes on macOS, KiB on Linux
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)  # bytes, on macOS
 
 
 def progress_disabled() -> bool:

@@ -72,7 +72,7 @@ def assert_gradients_agree(ours, theirs, relative=1e-4):
         assert (ours[name] - gradient).norm() <= relative * gradient.norm() + 1e-7 * overall, name
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(lengths=st.lists(st.integers(1, 256), min_size=1, max_size=7), seed=st.integers(0, 2**16))
 def test_embeddings_and_gradients_are_the_librarys(model, lengths, seed):
     """In float32, without dropout, over random lengths from 1 to 256 tokens."""
@@ -272,6 +272,7 @@ def test_both_engines_train_the_same_run(tmp_path, monkeypatch, recipe):
 
 @pytest.mark.real_data
 @pytest.mark.skipif(not REAL_DATA.is_dir(), reason="no real corpora beside the project (../shared/data)")
+@pytest.mark.slow
 def test_a_hundred_bf16_steps_on_real_pairs_follow_stock(tmp_path, monkeypatch):
     means = {}
     for engine, precision in (("packed", None), ("stock", "fp32")):

