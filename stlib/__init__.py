@@ -26,7 +26,7 @@ _HOME = {
     "get_recipe": "recipes",
     "RECIPES": "recipes",
     "Run": "runs",
-    "ProgressBar": "training",
+    "ProgressBar": "trainer",
     "find_or_train": "training",
     "train": "training",
     "published_card": "card.published",

@@ -73,3 +73,28 @@ def test_score_bars_stand_at_the_scores():
     ax = plots.score_bars(table, "spearman", "task", ["base", "trained"], "Spearman x 100")
     assert [bar.get_height() for bar in ax.patches] == [80.0, 78.0]
     assert labelled(ax)
+
+
+def test_a_waterfall_shows_times_and_what_was_saved():
+    ax = plots.waterfall(["a", "b", "c"], [4.0, 5.0, 1.0])
+    blue, yellow = ax.containers
+    assert [bar.get_width() for bar in blue] == [4.0, 5.0, 1.0]
+    assert [bar.get_width() for bar in yellow] == [0.0, 0.0, 4.0]  # a change that costs time saves nothing
+    assert [text.get_text() for text in ax.texts] == [" 4.000 s, 1.0 x", " 5.000 s, 0.8 x", " 1.000 s, 4.0 x"]
+    assert ax.get_xlabel().endswith("(seconds)")
+
+
+def test_a_roofline_bends_where_memory_meets_arithmetic():
+    table = pd.DataFrame({"operation": ["slow", "fast"], "intensity": [0.5, 200.0], "gflops": [4.0, 90.0]})
+    ax = plots.roofline(table, {"bandwidth": 10e9, "fp32": 100e9})
+    roof, *points = ax.lines
+    x, y = roof.get_data()
+    assert y[x < 10] == pytest.approx(10 * x[x < 10])
+    assert (y[x > 10] == 100).all()
+    assert [line.get_label() for line in points] == ["slow", "fast"]
+
+
+def test_shares_put_the_largest_on_top():
+    ax = plots.shares({"small": 10.0, "large": 90.0}, "share (%)")
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["large", "small"]
+    assert ax.yaxis_inverted()

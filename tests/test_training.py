@@ -14,9 +14,9 @@ from stlib import corpora
 from stlib.base_model import load_base
 from stlib.errors import UsageError
 from stlib.runs import Run
+from stlib.trainer import LossWatch
 from stlib.training import (
     SEED,
-    LossWatch,
     check_folder,
     default_folder,
     find_or_train,
@@ -97,9 +97,10 @@ def test_max_steps_stops_early_and_keeps_the_schedule(tiny_run, tmp_path):
     pd.testing.assert_frame_equal(run.log(), tiny_run.log().iloc[:2])
 
 
-def test_resume_continues_exactly(tiny_run, tmp_path, monkeypatch):
-    """A run cut off after its first checkpoint and resumed ends with the same weights, bit for bit."""
-    import stlib.training as training
+@pytest.mark.parametrize("engine", ["packed", "stock"])
+def test_resume_continues_exactly(tmp_path, monkeypatch, engine):
+    """A run cut off after its first checkpoint and resumed ends with the same weights, bit for bit, dropout included."""
+    import stlib.trainer as trainer
 
     class Cut(Exception):
         pass
@@ -108,17 +109,19 @@ def test_resume_continues_exactly(tiny_run, tmp_path, monkeypatch):
         if state.global_step == 5:
             raise Cut
 
-    monkeypatch.setattr(training.ProgressBar, "on_step_end", cut)
+    options = {"recipe": "card", "log_every": 2, "engine": engine, **TINY}
+    whole = train(out=tmp_path / "whole", **options)
+    monkeypatch.setattr(trainer.ProgressBar, "on_step_end", cut)
     with pytest.raises(Cut):
-        train("trained_head", out=tmp_path / "cut", log_every=2, **TINY)
+        train(out=tmp_path / "cut", **options)
     monkeypatch.undo()
     with pytest.raises(UsageError, match="unfinished run"):
         Run.load(tmp_path / "cut")
     with pytest.raises(UsageError, match="continue it with --resume"):
-        train("trained_head", out=tmp_path / "cut", **TINY)
-    run = train("trained_head", out=tmp_path / "cut", log_every=2, resume=True, **TINY)
-    assert (run.folder / "log.csv").read_bytes() == (tiny_run.folder / "log.csv").read_bytes()
-    for name, tensor in weights(tiny_run.folder).items():
+        train(out=tmp_path / "cut", **options)
+    run = train(out=tmp_path / "cut", resume=True, **options)
+    assert (run.folder / "log.csv").read_bytes() == (whole.folder / "log.csv").read_bytes()
+    for name, tensor in weights(whole.folder).items():
         assert torch.equal(tensor, weights(run.folder)[name]), name
 
 
