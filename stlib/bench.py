@@ -21,6 +21,8 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from sentence_transformers.base.losses.merged_forward import embed_columns
 from sentence_transformers.sentence_transformer.losses import SoftmaxLoss
+from torch.profiler import ProfilerActivity
+from torch.profiler import profile as profiler
 from transformers import PrinterCallback, TrainerCallback, set_seed
 
 from stlib import corpora
@@ -67,6 +69,34 @@ VARIANTS = (
     Variant("packed, bf16", "packed", native=True),
 )
 LADDER = tuple(VARIANTS[i] for i in (0, 1, 5, 6))  # in this order, each adds one thing to the one before
+
+
+# Kinds of work in a training step, by parts of the names of torch's operations; the first kind that fits counts.
+KINDS = {
+    "matrix products": ("mm", "addmm", "linear"),
+    "attention": ("bmm", "scaled_dot_product", "softmax", "flash"),
+    "dropout and random numbers": ("dropout", "bernoulli", "lt"),
+    "optimizer and clipping": ("adam", "Adam", "_foreach_norm", "_foreach_mul", "vector_norm", "dot"),
+    "LayerNorm and GELU": ("layer_norm", "gelu"),
+    "copies, fills, gathers": ("copy", "fill", "zero", "index", "embedding", "clone", "cat"),
+    "sums and products by element": ("add", "mul", "sum"),
+}
+WHOLE_NAMES = ("mm", "addmm", "linear", "lt", "dot")
+
+
+def kind_of(name: str) -> str:
+    """The kind of work of one of torch's operations, such as ``aten::addmm``; ``the rest`` where none fits."""
+    name = name.removeprefix("aten::")
+    for kind, parts in KINDS.items():
+        if any(name == part if part in WHOLE_NAMES else part in name for part in parts):
+            return kind
+    return "the rest"
+
+
+def milliseconds_by_kind(events, steps: int) -> pd.Series:
+    """Milliseconds a step in each kind of work, from the ``key_averages()`` of torch's profiler."""
+    spent = pd.Series([e.self_cpu_time_total / 1_000 / steps for e in events], [kind_of(e.key) for e in events])
+    return spent.groupby(level=0).sum().sort_values(ascending=False)
 
 
 class Clock(TrainerCallback):
@@ -202,6 +232,16 @@ def compare(
     return pd.DataFrame(rows)
 
 
+def profile_packed(dataset: Dataset, steps: int = 30) -> dict[str, float]:
+    """Milliseconds of a packed step by kind of work; "the rest" holds Python and numpy, random numbers among them."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        model = load_base(best_device())
+        tokens = tokenise(dataset, model.tokenizer, model.max_seq_length, Path(folder) / "tokens.arrow")
+        with profiler(activities=[ProfilerActivity.CPU]) as recorded:
+            one_turn(VARIANTS[-1], dataset, steps, seed=0, tokens=tokens)
+    return milliseconds_by_kind(recorded.key_averages(), steps).round(1).to_dict()
+
+
 def mean_tokens(dataset: Dataset, sample: int = 2_000) -> float:
     """Tokens of a pair, both sentences, [CLS] and [SEP] included."""
     tokenizer = load_base("cpu").tokenizer
@@ -272,6 +312,7 @@ def run(dataset: Dataset, steps: int, rounds: int, source: str, split: str, prog
         "hardware": describe_device(),
         "versions": versions(),
         "rows": rows.to_dict("records"),
+        "packed_step_milliseconds": profile_packed(dataset),
         "other": other_costs(dataset),
     }
 
