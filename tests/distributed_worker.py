@@ -25,7 +25,7 @@ def main(run, steps, *rest):
 
         trainer.ProgressBar.on_step_end = cut
     return train(
-        RECIPE, "full", out=run, data="mini", nli_split=f"train[:{8 * steps}]", max_steps=steps,
+        RECIPE, "full", out=run, data="mini", nli_split=f"train[:{32 * -(-steps // 4)}]", max_steps=steps,
         log_every=steps // 5, engine="packed", resume=list(rest) == ["resume"],
     )  # fmt: skip
 

@@ -39,6 +39,7 @@ def assert_same(run, other, atol):
         torch.testing.assert_close(tensor, weights(other)[name], rtol=0, atol=atol, msg=name)
 
 
+@pytest.mark.slow
 def test_two_processes_train_what_one_does(tmp_path, monkeypatch):
     """After 50 steps of the same batches: parameters within 1e-5, and their difference small against their movement."""
     monkeypatch.setenv("STLIB_PRECISION", "fp32")
