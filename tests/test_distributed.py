@@ -27,7 +27,8 @@ def launch(launcher, *arguments, folder):
 
 
 TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-ACCELERATE = ["accelerate.commands.launch", "--cpu", "--num_processes=2", "--num_machines=1", "--mixed_precision=no"]
+# On processors, `accelerate launch` starts several processes through MPI only, so here it starts one.
+ACCELERATE = ["accelerate.commands.launch", "--cpu", "--num_processes=1", "--num_machines=1", "--mixed_precision=no"]
 
 
 def weights(run):
@@ -73,12 +74,14 @@ def test_a_run_of_two_processes_resumes(tmp_path):
 
 
 @pytest.mark.slow
-def test_accelerate_launch_and_the_stock_engine(tmp_path):
-    options = ("-m", "stlib", "train", "--recipe", "trained_head", "--nli-split", "train[:128]", "--engine", "stock")
-    done = launch(ACCELERATE, *options, "--out", tmp_path / "run", folder=tmp_path)
+@pytest.mark.parametrize(("launcher", "processes"), [(TORCHRUN, 2), (ACCELERATE, 1)], ids=["torchrun", "accelerate"])
+def test_the_command_line_and_the_stock_engine(tmp_path, launcher, processes):
+    command = ("-m", "stlib", "train") if launcher is TORCHRUN else ("--module", "stlib", "train")
+    options = ("--recipe", "trained_head", "--nli-split", "train[:128]", "--engine", "stock")
+    done = launch(launcher, *command, *options, "--out", tmp_path / "run", folder=tmp_path)
     assert done.returncode == 0, done.stderr[-2_000:]
     run = Run.load(tmp_path / "run")
-    assert (run.info["processes"], run.info["engine"], run.info["steps"]) == (2, "stock", 4)
+    assert (run.info["processes"], run.info["engine"], run.info["steps"]) == (processes, "stock", 4)
     assert run.info["difference_between_processes"] == 0.0
     assert run.info["head_moved"] > 0
 
