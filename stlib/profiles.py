@@ -26,6 +26,8 @@ class Profile:
         log_every: steps between two rows of ``log.csv``.
         rate_scale: factor on a recipe's learning rates for the encoder. Above 1, the run is a short one: warm-up and
             decay are fitted to its length, and the rate is raised so that hundreds of steps are enough to learn.
+        fits_all: whether that holds for every recipe. Otherwise one with a length of its own (the card's) keeps its
+            rate, schedule and number of epochs, and the run is the start of the long one.
         sts_tasks, classification_tasks: the tasks of notebooks 05 and 06.
         time_cpu, time_gpu: what to expect for one training run, in words.
     """
@@ -38,6 +40,7 @@ class Profile:
     batch_size: int
     log_every: int
     rate_scale: float
+    fits_all: bool
     sts_tasks: tuple[str, ...]
     classification_tasks: tuple[str, ...]
     time_cpu: str
@@ -54,6 +57,7 @@ PROFILES = {
         batch_size=32,
         log_every=10,
         rate_scale=15,
+        fits_all=True,
         sts_tasks=("sts",),
         classification_tasks=("question_topic", "opinion"),
         time_cpu="1 to 3 minutes on two cores",
@@ -68,6 +72,7 @@ PROFILES = {
         batch_size=32,
         log_every=10,
         rate_scale=5,
+        fits_all=False,
         sts_tasks=STS_TASKS,
         classification_tasks=("cr", "trec", "sst2", "banking77"),
         time_cpu="2 to 6 minutes on two cores",
@@ -82,6 +87,7 @@ PROFILES = {
         batch_size=32,
         log_every=500,
         rate_scale=1,
+        fits_all=False,
         sts_tasks=STS_TASKS,
         classification_tasks=("mr", "cr", "subj", "mpqa", "sst2", "trec", "banking77"),
         time_cpu="3 to 6 hours on two cores",

@@ -23,7 +23,8 @@ class Recipe:
         about: what it stands for, in a sentence.
         learning_rate: peak of AdamW for the encoder.
         warmup_steps: steps over which the rate rises from zero to its peak.
-        schedule_steps: the step at which the rate reaches zero again; None means the last step of the run.
+        schedule_steps: the step at which the rate reaches zero again; None means the last step of the run. A recipe
+            that names it stands for a run of that length: fewer steps are the start of that run (but see ``fitted_to``).
         weight_decay: for all weights but biases and LayerNorm.
         max_grad_norm: the encoder's gradient is clipped to this norm.
         train_head: whether the classifier head is given to the optimizer.
@@ -75,6 +76,7 @@ CARD_AS_PRINTED = Recipe(
     warmup_steps=0,
     weight_decay=0.0,
     train_head=True,
+    schedule_steps=68_672,  # 4 x 17,168: the library's trainer counts the smaller batches too
 )
 
 FIT_DEFAULTS = Recipe(

@@ -1,5 +1,6 @@
 """Pairs of sentences as token ids: tokenised once, kept in an Arrow file, and read from there by memory mapping."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -91,7 +92,8 @@ def tokenise(dataset: Dataset, tokenizer, max_length: int, path: Path) -> Path:
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    tokeniser, temporary, writer = Tokeniser(tokenizer, max_length), path.with_suffix(".tmp"), None
+    tokeniser, writer = Tokeniser(tokenizer, max_length), None
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")  # a name of its own: two runs may start at once
     with pa.OSFile(str(temporary), "wb") as file:
         for chunk in dataset.with_format("arrow").iter(batch_size=CHUNK):
             columns = {name: chunk.column(name).combine_chunks() for name in chunk.column_names}
@@ -100,7 +102,10 @@ def tokenise(dataset: Dataset, tokenizer, max_length: int, path: Path) -> Path:
             writer = writer or pa.ipc.new_file(file, batch.schema)
             writer.write_batch(batch)
         writer.close()
-    temporary.replace(path)
+    try:
+        temporary.replace(path)
+    except PermissionError:  # Windows: another run was first, and reads its file already
+        temporary.unlink()
     return path
 
 

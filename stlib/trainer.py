@@ -191,13 +191,13 @@ class StopAfter(TrainerCallback):
 
 
 def training_arguments(
-    folder: Path, profile: Profile, recipe: Recipe, seed: int, log_every: int, save_every: int, device: str
+    folder: Path, profile: Profile, recipe: Recipe, epochs: int, seed: int, log_every: int, save_every: int, device: str
 ):
     """The library's arguments for one run: what ``recipe`` decides beyond them is in its optimizer and schedule."""
     precision = best_precision(device)
     return SentenceTransformerTrainingArguments(
         output_dir=str(folder),
-        num_train_epochs=profile.epochs,
+        num_train_epochs=epochs,
         per_device_train_batch_size=profile.batch_size // processes(),
         learning_rate=recipe.learning_rate,
         weight_decay=recipe.weight_decay,

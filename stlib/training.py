@@ -5,6 +5,7 @@ import math
 import re
 import shutil
 import time
+from importlib.resources import files
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from stlib.errors import UsageError
 from stlib.mini.nli_grammar import GRAMMAR_VERSION
 from stlib.nli_classifier import NLIClassifier
 from stlib.profiles import (
+    PROFILES,
     Profile,
     best_device,
     best_precision,
@@ -40,6 +42,16 @@ from stlib.trainer import (
 )
 
 SEED = 42  # the card's
+
+
+def is_fitted(recipe: Recipe, profile: Profile) -> bool:
+    """Whether the profile fits the recipe's rate and schedule to a short run, instead of running the start of a long one."""
+    return profile.fits_all or (profile.rate_scale != 1 and recipe.schedule_steps is None)
+
+
+def count_epochs(recipe: Recipe, profile: Profile) -> int:
+    """Passes over the pairs: the profile's where it fits the recipe, else the long run's."""
+    return profile.epochs if is_fitted(recipe, profile) else PROFILES["full"].epochs
 
 
 def steps_an_epoch(rows: int, batch_size: int, shares: int = 1) -> int:
@@ -81,7 +93,7 @@ def train(
         UsageError: unknown names, missing data, a run folder that is in use; nothing has been written then.
     """
     request = make_request(recipe, profile, data, nli_split, max_steps, seed)
-    recipe, chosen = get_recipe(recipe), get_profile(profile)
+    asked, chosen = get_recipe(recipe), get_profile(profile)
     out = Path(out) if out else default_folder(request)
     device = best_device()
     engine = engine or default_engine(device)
@@ -91,18 +103,18 @@ def train(
         raise UsageError(f"{processes()} processes cannot share batches of {chosen.batch_size} pairs: start 2, 4, 8, …")
     check_folder(out, resume)
     dataset = load_pairs(request, data, chosen)
-    total_steps = chosen.epochs * steps_an_epoch(len(dataset), chosen.batch_size, processes())
+    epochs = count_epochs(asked, chosen)
+    total_steps = epochs * steps_an_epoch(len(dataset), chosen.batch_size, processes())
     last_step = min(request["max_steps"] or total_steps, total_steps)
-    if chosen.rate_scale != 1:
-        recipe = recipe.fitted_to(total_steps, chosen.rate_scale)
+    recipe = asked.fitted_to(total_steps, chosen.rate_scale) if is_fitted(asked, chosen) else asked
     checkpoint = last_checkpoint(out) if resume else None
     log_every = min(log_every or chosen.log_every, last_step)
     # Checkpoints fall on rows of the log, so that the first row after a resumed one averages over all of its steps.
     save_every = max(1, min(5_000, total_steps // 2) // log_every) * log_every
-    args = training_arguments(out / "checkpoints", chosen, recipe, seed, log_every, save_every, device)
+    args = training_arguments(out / "checkpoints", chosen, recipe, epochs, seed, log_every, save_every, device)
     first = args.process_index == 0
     if first:
-        print(describe(request, recipe, chosen, len(dataset), last_step, device, engine))
+        print(describe(request, recipe, is_fitted(asked, chosen), chosen, len(dataset), last_step, device, engine))
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / "unfinished.json", request)
 
@@ -125,7 +137,7 @@ def train(
         "data_fingerprint": corpora.fingerprint(dataset),
         "steps": trainer.state.global_step,
         "total_steps": total_steps,
-        "epochs": chosen.epochs,
+        "epochs": epochs,
         "batch_size": chosen.batch_size,
         "processes": processes(),
         "difference_between_processes": difference_between_processes([*model.parameters(), *loss.parameters()]),
@@ -180,7 +192,7 @@ def find_or_train(recipe: str = "trained_head", profile: str | None = None) -> R
 def fits(run: Run, request: dict) -> bool:
     """Whether ``run`` is what ``request`` would train."""
     recipe, profile = get_recipe(request["recipe"]), get_profile(request["profile"])
-    if profile.rate_scale != 1:
+    if is_fitted(recipe, profile):
         recipe = recipe.fitted_to(run.info["total_steps"], profile.rate_scale)
     asked = {**request, "recipe": recipe.to_dict()}
     return all(run.info.get(key) == value for key, value in asked.items())
@@ -252,12 +264,23 @@ def last_checkpoint(out: Path) -> str:
     return checkpoint
 
 
+def expected_time(steps: int, engine: str, precision: str) -> str:
+    """How long ``steps`` steps take on a processor, at the rates that ``stlib/records/bench_cpu.json`` holds."""
+    record = json.loads((files("stlib.records") / "bench_cpu.json").read_text(encoding="utf-8"))
+    rates = {row["variant"]: row["seconds_a_step"] for row in record["rows"]}
+    names = [f"{engine}, {precision}", engine, f"{engine}, fp32"]
+    rate = next(rates[name] for name in names if name in rates)
+    minutes = steps * rate / 60
+    length = f"{minutes / 60:.1f} hours" if minutes >= 90 else f"{max(2, round(minutes))} minutes"
+    return f"about {length} on two cores ({rate:.2f} s a step where it was measured)"
+
+
 def describe(
-    request: dict, recipe: Recipe, profile: Profile, rows: int, last_step: int, device: str, engine: str
+    request: dict, recipe: Recipe, fitted: bool, profile: Profile, rows: int, last_step: int, device: str, engine: str
 ) -> str:
     """What is about to be trained, in one line."""
-    expected = profile.time_cpu if device == "cpu" else profile.time_gpu
-    scaled = " (schedule and rate fitted to this short run)" if profile.rate_scale != 1 else ""
+    expected = expected_time(last_step, engine, best_precision(device)) if device == "cpu" else profile.time_gpu
+    scaled = " (schedule and rate fitted to this short run)" if fitted else ""
     return (
         f"training {recipe.name}, profile {profile.name}: {rows:,} pairs of {request['nli_split']} from {request['source']}, "
         f"{last_step:,} steps of {profile.batch_size}, learning rate {recipe.learning_rate:g}, warm-up {recipe.warmup_steps} steps{scaled}, "

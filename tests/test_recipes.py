@@ -30,7 +30,7 @@ def closed_form(step, peak, warmup, end):
     ("recipe", "warmup", "end"),
     [
         (CARD, 1_000, 68_668),
-        (CARD_AS_PRINTED, 0, CARD_STEPS),
+        (CARD_AS_PRINTED, 0, 68_672),
         (FIT_DEFAULTS, 10_000, 68_668),
         (TRAINED_HEAD, 1_000, CARD_STEPS),
     ],

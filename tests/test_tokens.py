@@ -80,6 +80,23 @@ def test_tokenised_once_and_never_half(base, tmp_path, monkeypatch):
     assert tokenise(pairs, base.tokenizer, 256, path).stat().st_mtime_ns == written
 
 
+def test_two_runs_may_tokenise_the_same_corpus_at_once(base, tmp_path, monkeypatch):
+    dataset, path, others = corpora.mini_nli("train[:64]"), tmp_path / "pairs.arrow", []
+    call = Tokeniser.__call__
+
+    def call_while_another_process_works(self, texts):
+        if not others:
+            others.append(tokens.os.getpid() + 1)
+            with monkeypatch.context() as other:
+                other.setattr(tokens.os, "getpid", lambda: others[0])
+                tokenise(dataset, base.tokenizer, 256, path)
+        return call(self, texts)
+
+    monkeypatch.setattr(Tokeniser, "__call__", call_while_another_process_works)
+    assert len(TokenisedPairs(tokenise(dataset, base.tokenizer, 256, path))) == 64
+    assert [file.name for file in tmp_path.iterdir()] == ["pairs.arrow"]
+
+
 def test_other_columns_keep_their_type(base, tmp_path):
     scored = Dataset.from_dict({"a": ["one", "two"], "b": ["three", "four"], "score": [0.25, 1.0]})
     batch = TokenisedPairs(tokenise(scored, base.tokenizer, 256, tmp_path / "scored.arrow")).__getitems__([1, 0])

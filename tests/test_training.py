@@ -1,5 +1,6 @@
 import json
 import math
+import re
 
 import numpy as np
 import pandas as pd
@@ -13,13 +14,18 @@ from transformers import set_seed
 from stlib import corpora
 from stlib.base_model import load_base
 from stlib.errors import UsageError
+from stlib.profiles import get_profile
+from stlib.recipes import get_recipe
 from stlib.runs import Run
 from stlib.trainer import LossWatch
 from stlib.training import (
     SEED,
     check_folder,
+    count_epochs,
     default_folder,
+    expected_time,
     find_or_train,
+    is_fitted,
     make_request,
     steps_an_epoch,
     train,
@@ -30,6 +36,38 @@ TINY = {"profile": "mini", "nli_split": "train[:192]"}
 
 def weights(folder):
     return load_file(folder / "model" / "model.safetensors") | load_file(folder / "model" / "nli_head.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "profile", "fitted", "epochs"),
+    [
+        ("card", "mini", True, 1),
+        ("trained_head", "mini", True, 1),
+        ("card", "small", False, 4),
+        ("card_as_printed", "small", False, 4),
+        ("fit_defaults", "small", False, 4),
+        ("trained_head", "small", True, 1),
+        ("card", "full", False, 4),
+        ("trained_head", "full", False, 4),
+    ],
+)
+def test_a_recipe_of_a_length_keeps_its_schedule_but_at_mini(recipe, profile, fitted, epochs):
+    assert is_fitted(get_recipe(recipe), get_profile(profile)) is fitted
+    assert count_epochs(get_recipe(recipe), get_profile(profile)) == epochs
+
+
+def test_max_steps_never_reshapes_the_schedule(tmp_path):
+    """Three steps of the card's recipe are its first three: 2e-5 is reached at step 1,000, not at the end of the run."""
+    short = train("card", "small", out=tmp_path / "run", data="mini", nli_split="train[:64]", max_steps=3, log_every=1)
+    assert short.log()["learning_rate"].tolist() == pytest.approx([0, 2e-8, 4e-8])
+    assert (short.info["recipe"]["warmup_steps"], short.info["recipe"]["schedule_steps"]) == (1_000, 68_668)
+
+
+def test_the_expected_time_grows_with_the_steps():
+    hours = re.search(r"about ([\d.]+) hours", expected_time(68_672, "packed", "bf16"))
+    assert 1 < float(hours[1]) < 24
+    assert expected_time(10, "packed", "bf16").startswith("about 2 minutes on two cores")
+    assert expected_time(68_672, "stock", "fp32") != expected_time(68_672, "packed", "fp32")
 
 
 def test_a_run_folder_has_all_its_parts(tiny_run):

@@ -1,0 +1,115 @@
+"""Run the hypotheses of ``stlib.forensics`` on real pairs, and record their loss curves.
+
+    python tools/forensics.py --data DATA_FOLDER --nli-split validation+test --json stlib/records/forensics.json
+
+Each run is a run folder under ``runs/forensics``; what is there already is not trained again, and what was interrupted
+is resumed, so the command can be stopped and started as you like. Hours on two cores: ``--only`` picks hypotheses.
+"""
+
+import argparse
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+FINE = 50  # steps a row of the recorded curves
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", required=True, help="a folder with real corpora")
+    parser.add_argument("--nli-split", default="train[:20000]")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--only", nargs="+", help="names of hypotheses (default: all)")
+    parser.add_argument("--json", type=Path, required=True)
+    options = parser.parse_args()
+    from stlib.forensics import AUTHOR_DISAGREES, HYPOTHESES
+    from stlib.profiles import runs_folder
+    from stlib.runs import Run, write_json
+
+    folder = runs_folder() / "forensics"
+    for hypothesis in HYPOTHESES:
+        for seed in options.seeds:
+            if options.only is None or hypothesis.name in options.only:
+                one_run(hypothesis, seed, options, folder)
+    runs = []
+    for hypothesis in HYPOTHESES:
+        for seed in range(100):
+            if (folder / run_name(hypothesis, seed) / "run.json").exists():
+                runs.append(entry(hypothesis, seed, Run.load(folder / run_name(hypothesis, seed))))
+    write_json(
+        options.json,
+        {
+            "what": "training loss of each hypothesis on real SNLI pairs, batch 32; a row is the mean over the steps since the row before",
+            "command": f"python tools/forensics.py --data DATA_FOLDER --nli-split {options.nli_split}",
+            "label_noise": round(AUTHOR_DISAGREES, 4),
+            "runs": runs,
+        },
+    )
+
+
+def run_name(hypothesis, seed: int) -> str:
+    return f"{hypothesis.name.replace(' ', '_').replace(',', '')}-seed{seed}"
+
+
+def one_run(hypothesis, seed: int, options: argparse.Namespace, folder: Path) -> None:
+    """Train one hypothesis with one seed, unless that has been done."""
+    from stlib.training import train
+
+    out = folder / run_name(hypothesis, seed)
+    if (out / "run.json").exists():
+        return
+    data = with_noise(hypothesis.noise, seed, options, folder) if hypothesis.noise else options.data
+    resume = any((out / "checkpoints").glob("checkpoint-*")) and (out / "unfinished.json").exists()
+    if not resume:
+        shutil.rmtree(out, ignore_errors=True)
+    run = train(
+        hypothesis.recipe, "small", out=out, data=data, nli_split="noisy" if hypothesis.noise else options.nli_split,
+        max_steps=hypothesis.steps, seed=seed, log_every=FINE, resume=resume,
+    )  # fmt: skip
+    for part in ("checkpoints", "model"):  # the curve is what counts here
+        shutil.rmtree(out / part)
+    log = run.log()
+    print(f"{out.name}: steps 1-500 {log['loss'][log['step'] <= 500].mean():.4f}", flush=True)
+
+
+def with_noise(share: float, seed: int, options: argparse.Namespace, folder: Path) -> Path:
+    """A data folder whose NLI split ``noisy`` holds the same pairs, a share of the labels replaced."""
+    from stlib import corpora
+    from stlib.forensics import perturb
+
+    pairs = corpora.nli(options.nli_split, corpora.Source("folder", Path(options.data))).to_pandas()
+    pairs["label"] = perturb(np.asarray(pairs["label"]), share, seed)
+    pairs = pairs.rename(columns={"sentence_0": "premise", "sentence_1": "hypothesis"})
+    target = folder / f"noisy-seed{seed}"
+    (target / "snli").mkdir(parents=True, exist_ok=True)
+    pairs.to_parquet(target / "snli" / "noisy.parquet")
+    return target
+
+
+def entry(hypothesis, seed: int, run) -> dict:
+    """What the record keeps of a run."""
+    keep = (
+        "recipe",
+        "rows",
+        "steps",
+        "data_fingerprint",
+        "engine",
+        "precision",
+        "hardware",
+        "seconds",
+        "head_moved",
+        "versions",
+    )
+    log = run.log()
+    return {
+        "hypothesis": hypothesis.name,
+        "seed": seed,
+        "noise": round(hypothesis.noise, 4),
+        **{key: run.info[key] for key in keep},
+        "loss": {str(step): round(loss, 5) for step, loss in zip(log["step"], log["loss"], strict=True)},
+    }
+
+
+if __name__ == "__main__":
+    main()

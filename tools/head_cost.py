@@ -1,0 +1,131 @@
+"""Measure what a frozen head costs: the same budget with the head frozen and with it trained, on real pairs.
+
+    python tools/head_cost.py --data DATA_FOLDER --nli-split validation --json stlib/records/head_cost.json
+
+Tested on SNLI test, so train on other pairs. Each run is a run folder under ``runs/head_cost``; what is there already is
+not trained again.
+"""
+
+import argparse
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+STS = ("stsbenchmark-sts", "sts13-sts", "sts14-sts", "sts15-sts")
+EPOCHS = 4
+RATE_SCALE = 1  # the card's own rate: warm-up and decay are fitted to the run, the rate is not raised
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", required=True, help="a folder with real corpora")
+    parser.add_argument("--nli-split", default="train[:20000]")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--json", type=Path, required=True)
+    options = parser.parse_args()
+    from stlib.base_model import load_base
+    from stlib.corpora import Source, nli
+    from stlib.recipes import CARD, TRAINED_HEAD
+    from stlib.runs import write_json
+    from stlib.training import steps_an_epoch
+
+    source = Source("folder", Path(options.data))
+    train_pairs, test_pairs = nli(options.nli_split, source), nli("test", source)
+    steps = EPOCHS * steps_an_epoch(len(train_pairs), 32)
+    arms = {
+        "head frozen": CARD.fitted_to(steps, RATE_SCALE),
+        "head trained": replace(CARD.fitted_to(steps, RATE_SCALE), train_head=True),
+        "recipe trained_head": replace(TRAINED_HEAD.fitted_to(steps, RATE_SCALE), dropout=TRAINED_HEAD.dropout),
+    }
+    base = {"refit_accuracy": refit_accuracy(load_base(), train_pairs, test_pairs), **sts(load_base(), source)}
+    runs = [
+        {"arm": arm, "seed": seed, **one_run(arm, recipe, seed, options, source, train_pairs, test_pairs)}
+        for seed in options.seeds
+        for arm, recipe in arms.items()
+    ]
+    write_json(
+        options.json,
+        {
+            "what": "the card's recipe fitted to a short run, head frozen and head trained, and our recipe; tested on SNLI test",
+            "command": f"python tools/head_cost.py --data DATA_FOLDER --nli-split {options.nli_split}",
+            "base": base,
+            "runs": runs,
+        },
+    )
+
+
+def one_run(arm: str, recipe, seed: int, options: argparse.Namespace, source, train_pairs, test_pairs) -> dict:
+    """Train and score one arm with one seed, unless that has been done."""
+    from stlib.evaluation import nli_scores
+    from stlib.profiles import runs_folder
+    from stlib.runs import Run, write_json
+    from stlib.training import train
+
+    out = runs_folder() / "head_cost" / f"{arm.replace(' ', '_')}-seed{seed}"
+    scored = out / "scores.json"
+    if scored.exists():
+        return json.loads(scored.read_text(encoding="utf-8"))
+    if not (out / "run.json").exists():
+        shutil.rmtree(out, ignore_errors=True)
+        train(recipe, "full", out=out, data=options.data, nli_split=options.nli_split, seed=seed, log_every=44)
+    run = Run.load(out)
+    classifier = run.classifier()
+    log, accuracy = run.log(), nli_scores(classifier, test_pairs)
+    keep = (
+        "recipe",
+        "rows",
+        "steps",
+        "data_fingerprint",
+        "engine",
+        "precision",
+        "hardware",
+        "seconds",
+        "head_moved",
+        "versions",
+    )
+    scores = {
+        **{key: run.info[key] for key in keep},
+        "final_loss": round(float(log["loss"].iloc[-7:].mean()), 4),  # 7 x 44 = 308 steps, the last epoch
+        "accuracy": round(100 * accuracy["accuracy"], 2),
+        "refit_accuracy": refit_accuracy(classifier.encoder, train_pairs, test_pairs),
+        **sts(classifier.encoder, source),
+    }
+    write_json(scored, scores)
+    shutil.rmtree(out / "checkpoints", ignore_errors=True)
+    print(
+        f"{out.name}: { ({key: scores[key] for key in ('final_loss', 'accuracy', 'refit_accuracy', *STS)}) }",
+        flush=True,
+    )
+    return scores
+
+
+def refit_accuracy(encoder, train_pairs, test_pairs) -> float:
+    """Accuracy in percent of a logistic regression on (u, v, |u - v|) of the finished encoder: what its embeddings hold."""
+    from sklearn.linear_model import LogisticRegression
+
+    x, y = features(encoder, train_pairs), np.asarray(train_pairs["label"])
+    head = LogisticRegression(C=10, max_iter=500).fit(x, y)
+    return round(100 * float(head.score(features(encoder, test_pairs), np.asarray(test_pairs["label"]))), 2)
+
+
+def features(encoder, pairs) -> np.ndarray:
+    from stlib.nli_classifier import pair_features
+
+    columns = [list(pairs[name]) for name in ("sentence_0", "sentence_1")]
+    u, v = (encoder.encode(column, convert_to_tensor=True, show_progress_bar=False) for column in columns)
+    return pair_features(u, v).cpu().numpy()
+
+
+def sts(encoder, source) -> dict[str, float]:
+    """Spearman x 100 of each task."""
+    from stlib.evaluation import sts_table
+
+    table = sts_table(encoder, STS, source)
+    return {task: round(value, 2) for task, value in zip(table["task"], table["spearman"], strict=True)}
+
+
+if __name__ == "__main__":
+    main()
