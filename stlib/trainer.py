@@ -14,7 +14,7 @@ from sentence_transformers import SentenceTransformerTrainer, SentenceTransforme
 from torch import distributed, nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
-from transformers import PrinterCallback, TrainerCallback
+from transformers import PrinterCallback, TrainerCallback, TrainerState
 
 from stlib.base_model import quiet_loading
 from stlib.corpora import fingerprint
@@ -66,6 +66,11 @@ class NLITrainer(SentenceTransformerTrainer):
         if hasattr(self.loss, "classifier"):
             head, _ = load_head(Path(checkpoint_path))
             self.loss.classifier.load_state_dict(head.state_dict())
+
+    def load_whole(self, checkpoint: str) -> None:
+        """Take over weights, head and log of a checkpoint that has nothing left to train."""
+        self._load_from_checkpoint(checkpoint)
+        self.state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
 
 
 def average_gradients(parameters: list[nn.Parameter]) -> None:

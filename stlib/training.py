@@ -12,7 +12,6 @@ import torch
 from datasets import Dataset
 from sentence_transformers.sentence_transformer.losses import SoftmaxLoss
 from transformers import set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
 from stlib import corpora
 from stlib.base_model import hide_card_bar, load_base
@@ -82,7 +81,8 @@ def train(
         max_steps: stop after so many steps; the schedule stays that of the whole run.
         seed: of the head's initial weights, the order of the pairs and dropout.
         log_every: steps between rows of ``log.csv``.
-        resume: continue the unfinished run in ``out`` from its last checkpoint.
+        resume: continue the unfinished run in ``out`` from its last whole checkpoint, to the same weights, bit for bit
+            on a processor; from the start where there is none yet. All other arguments must be the same.
         engine: ``packed`` (no padding, one pass a batch) or ``stock`` (the library's trainer as it is); by default
             what ``trainer.default_engine`` says. Both train the same recipe on the same batches.
 
@@ -107,16 +107,25 @@ def train(
     total_steps = epochs * steps_an_epoch(len(dataset), chosen.batch_size, processes())
     last_step = min(request["max_steps"] or total_steps, total_steps)
     recipe = asked.fitted_to(total_steps, chosen.rate_scale) if is_fitted(asked, chosen) else asked
-    checkpoint = last_checkpoint(out) if resume else None
     log_every = min(log_every or chosen.log_every, last_step)
+    precision = best_precision(device)
+    settings = {
+        **request,
+        "engine": engine,
+        "precision": precision,
+        "processes": processes(),
+        "log_every": log_every,
+        "data_fingerprint": corpora.fingerprint(dataset),
+    }
+    checkpoint = last_checkpoint(out, settings) if resume else None
     # Checkpoints fall on rows of the log, so that the first row after a resumed one averages over all of its steps.
-    save_every = max(1, min(5_000, total_steps // 2) // log_every) * log_every
+    save_every = max(1, min(1_000, last_step // 2) // log_every) * log_every
     args = training_arguments(out / "checkpoints", chosen, recipe, epochs, seed, log_every, save_every, device)
     first = args.process_index == 0
     if first:
         print(describe(request, recipe, is_fitted(asked, chosen), chosen, len(dataset), last_step, device, engine))
         out.mkdir(parents=True, exist_ok=True)
-        write_json(out / "unfinished.json", request)
+        write_json(out / "unfinished.json", settings)
 
     hide_card_bar()
     set_seed(seed)
@@ -127,24 +136,24 @@ def train(
     torch.manual_seed(seed + args.process_index)  # from here on: dropout, which differs between processes
     trainer = make_trainer(loss, dataset, args, recipe, total_steps, last_step, engine, runs_folder() / "tokens")
     started = time.perf_counter()
-    trainer.train(resume_from_checkpoint=checkpoint)
+    if checkpoint is not None and step_of(checkpoint) >= last_step:  # interrupted while the finished run was written
+        trainer.load_whole(checkpoint)
+    else:
+        trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.perf_counter() - started
 
     info = {
-        **request,
+        **settings,
         "recipe": recipe.to_dict(),
         "rows": len(dataset),
-        "data_fingerprint": corpora.fingerprint(dataset),
         "steps": trainer.state.global_step,
         "total_steps": total_steps,
         "epochs": epochs,
         "batch_size": chosen.batch_size,
-        "processes": processes(),
         "difference_between_processes": difference_between_processes([*model.parameters(), *loss.parameters()]),
-        "engine": engine,
-        "precision": best_precision(device),
         "hardware": describe_device(),
         "seconds": round(seconds, 1),
+        "resumed_at_step": step_of(checkpoint) if checkpoint else 0,  # the seconds are those since then
         "peak_memory_mb": peak_memory_mb(device),
         "head_moved": round(float((loss.classifier.weight.detach() - first_head).norm()), 6),
         "versions": versions(),
@@ -158,6 +167,7 @@ def train(
 def finish(out: Path, trainer: NLITrainer, info: dict) -> None:
     """Write model, head, log, card and run.json; run.json comes last and makes the run a finished one."""
     temporary = out / "model.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
     trainer.model.eval()
     NLIClassifier(trainer.model, trainer.loss.classifier).save(temporary)
     replace_folder(temporary, out / "model")
@@ -255,13 +265,38 @@ def check_folder(out: Path, resume: bool) -> None:
         raise UsageError(f"{out} holds an unfinished run: continue it with --resume, or remove it")
 
 
-def last_checkpoint(out: Path) -> str:
-    checkpoint = get_last_checkpoint(str(out / "checkpoints")) if (out / "checkpoints").is_dir() else None
-    if checkpoint is None:
-        raise UsageError(f"{out} has no checkpoint yet: remove the folder and start again")
+def last_checkpoint(out: Path, settings: dict) -> str | None:
+    """The last whole checkpoint of the unfinished run in ``out``; None where it was interrupted before the first one.
+
+    Raises UsageError where the run was started with other settings: it would not continue as it began.
+    """
     before = json.loads((out / "unfinished.json").read_text(encoding="utf-8"))
-    print(f"resuming {before['recipe']} at {Path(checkpoint).name}")
-    return checkpoint
+    for name, value in settings.items():
+        if before.get(name) != value:
+            raise UsageError(
+                f"{out} was started with {name} {before.get(name)}, not {value}: resume it with the same settings, or remove it"
+            )
+    found = [folder for folder in (out / "checkpoints").glob("checkpoint-*") if is_whole(folder, settings["processes"])]
+    if not found:
+        print(f"{out} has no checkpoint yet: the run starts again")
+        return None
+    last = str(max(found, key=step_of))
+    print(f"resuming {before['recipe']} at step {step_of(last):,}")
+    return last
+
+
+def step_of(checkpoint: str | Path) -> int:
+    return int(Path(checkpoint).name.removeprefix("checkpoint-"))
+
+
+def is_whole(checkpoint: Path, processes: int) -> bool:
+    """Whether all of a checkpoint was written. The library writes ``trainer_state.json`` last, but for other processes' random states."""
+    ranks = [""] if processes == 1 else [f"_{rank}" for rank in range(processes)]
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return all((checkpoint / f"rng_state{rank}.pth").is_file() for rank in ranks)
 
 
 def expected_time(steps: int, engine: str, precision: str) -> str:

@@ -1,0 +1,134 @@
+"""A run that is killed at a random moment and resumed ends as if nothing had happened."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from stlib.errors import UsageError
+from stlib.training import last_checkpoint, train
+
+COMMAND = (
+    sys.executable, "-m", "stlib", "train", "--recipe", "trained_head", "--nli-split", "train[:1280]", "--max-steps", "36",
+    "--log-every", "3",
+)  # fmt: skip
+
+
+def start(out, *more):
+    environment = {**os.environ, "TQDM_DISABLE": "1"}
+    return subprocess.Popen(
+        [*COMMAND, "--out", str(out), *more], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def weights(folder):
+    return load_file(folder / "model" / "model.safetensors") | load_file(folder / "model" / "nli_head.safetensors")
+
+
+@pytest.mark.slow
+def test_ten_runs_killed_at_a_random_moment_end_with_the_same_bits(tmp_path):
+    """The moment is random in time, so it falls into steps, into the writing of checkpoints and into the last writing."""
+    whole = start(tmp_path / "whole")
+    while not (tmp_path / "whole" / "unfinished.json").exists():
+        assert whole.poll() is None, whole.stderr.read()
+        time.sleep(0.01)
+    begun = time.perf_counter()
+    assert whole.wait() == 0, whole.stderr.read()
+    length = time.perf_counter() - begun  # from the first file that a run writes to its end
+    expected, log = weights(tmp_path / "whole"), (tmp_path / "whole" / "log.csv").read_bytes()
+
+    draw = random.Random(0)
+    resumed_at = []
+    for number in range(10):
+        out = tmp_path / f"run{number}"
+        run = start(out)
+        while not (out / "unfinished.json").exists():
+            assert run.poll() is None, run.stderr.read()
+            time.sleep(0.01)
+        time.sleep(draw.uniform(0, 0.95 * length))
+        run.kill()  # SIGKILL; on Windows, TerminateProcess
+        if run.wait() == 0:
+            continue  # it was faster than the first one: nothing was interrupted
+        again = start(out, "--resume")
+        printed, errors = again.communicate()
+        assert again.returncode == 0, errors.decode()
+        assert (out / "log.csv").read_bytes() == log, printed.decode()
+        for name, tensor in weights(out).items():
+            assert torch.equal(tensor, expected[name]), (number, name)
+        resumed_at.append(json.loads((out / "run.json").read_text(encoding="utf-8"))["resumed_at_step"])
+        assert len(list((out / "checkpoints").glob("checkpoint-*"))) <= 2
+    assert len(resumed_at) >= 8
+    assert any(step > 0 for step in resumed_at), resumed_at
+
+
+def cut_at(monkeypatch, step):
+    def cut(self, args, state, control, **kwargs):
+        if state.global_step == step:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("stlib.trainer.ProgressBar.on_step_end", cut)
+
+
+OPTIONS = {"recipe": "trained_head", "profile": "mini", "nli_split": "train[:192]", "log_every": 1}
+
+
+def killed(*arguments):
+    raise KeyboardInterrupt
+
+
+def test_a_half_written_checkpoint_is_passed_over(tmp_path, tiny_run, monkeypatch):
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("stlib.training.replace_folder", killed)
+        train(out=out, **OPTIONS)
+    settings = json.loads((out / "unfinished.json").read_text(encoding="utf-8"))
+    assert last_checkpoint(out, settings) == str(out / "checkpoints" / "checkpoint-6")
+    state = out / "checkpoints" / "checkpoint-6" / "trainer_state.json"
+    state.write_text(state.read_text(encoding="utf-8")[:-20], encoding="utf-8")
+    assert last_checkpoint(out, settings) == str(out / "checkpoints" / "checkpoint-3")
+    run = train(out=out, resume=True, **OPTIONS)
+    assert run.info["resumed_at_step"] == 3
+    assert all(torch.equal(tensor, weights(tiny_run.folder)[name]) for name, tensor in weights(run.folder).items())
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_again(tmp_path, tiny_run, monkeypatch, capsys):
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        cut_at(patch, 1)
+        train(out=out, **OPTIONS)
+    run = train(out=out, resume=True, **OPTIONS)
+    assert "has no checkpoint yet: the run starts again" in capsys.readouterr().out
+    assert all(torch.equal(tensor, weights(tiny_run.folder)[name]) for name, tensor in weights(run.folder).items())
+
+
+def test_a_run_killed_while_its_model_was_written_trains_no_further(tmp_path, tiny_run, monkeypatch):
+    """Also where it stops early: the last checkpoint is then in the middle of an epoch."""
+    for name, limit in {"to the end": None, "stopped early": 4}.items():
+        whole = train(out=tmp_path / f"{name}, whole", max_steps=limit, **OPTIONS)
+        out = tmp_path / name
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr("stlib.training.replace_folder", killed)
+            train(out=out, max_steps=limit, **OPTIONS)
+        assert (out / "model.tmp").exists()
+        run = train(out=out, max_steps=limit, resume=True, **OPTIONS)
+        assert run.info["steps"] == whole.info["steps"]
+        assert (out / "log.csv").read_bytes() == (whole.folder / "log.csv").read_bytes()
+        assert all(torch.equal(tensor, weights(whole.folder)[name]) for name, tensor in weights(out).items())
+        assert not (out / "model.tmp").exists()
+        assert not (out / "unfinished.json").exists()
+
+
+def test_a_run_is_resumed_with_the_same_settings_only(tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        cut_at(patch, 3)
+        train(out=out, **OPTIONS)
+    for name, value in {"seed": 7, "max_steps": 5, "recipe": "card", "engine": "stock", "log_every": 2}.items():
+        with pytest.raises(UsageError, match=rf"was started with {name} .*, not {value}: resume it with the same"):
+            train(out=out, resume=True, **{**OPTIONS, name: value})
