@@ -67,26 +67,29 @@ def test_ten_runs_killed_at_a_random_moment_end_with_the_same_bits(tmp_path):
     assert any(step > 0 for step in resumed_at), resumed_at
 
 
-def cut_at(monkeypatch, step):
-    def cut(self, args, state, control, **kwargs):
-        if state.global_step == step:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr("stlib.trainer.ProgressBar.on_step_end", cut)
-
-
 OPTIONS = {"recipe": "trained_head", "profile": "mini", "nli_split": "train[:192]", "log_every": 1}
 
 
-def killed(*arguments):
-    raise KeyboardInterrupt
+def interrupted(monkeypatch, out, at_step=None, **options):
+    """Train until ``at_step``, or to the moment when the finished model takes its place; there the run is interrupted."""
+
+    def cut(self, args, state, control, **kwargs):
+        if state.global_step == at_step:
+            raise KeyboardInterrupt
+
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("stlib.trainer.ProgressBar.on_step_end", cut)
+        patch.setattr("stlib.training.replace_folder", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(out=out, **options)
 
 
 def test_a_half_written_checkpoint_is_passed_over(tmp_path, tiny_run, monkeypatch):
     out = tmp_path / "run"
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("stlib.training.replace_folder", killed)
-        train(out=out, **OPTIONS)
+    interrupted(monkeypatch, out, **OPTIONS)
     settings = json.loads((out / "unfinished.json").read_text(encoding="utf-8"))
     assert last_checkpoint(out, settings) == str(out / "checkpoints" / "checkpoint-6")
     state = out / "checkpoints" / "checkpoint-6" / "trainer_state.json"
@@ -99,9 +102,7 @@ def test_a_half_written_checkpoint_is_passed_over(tmp_path, tiny_run, monkeypatc
 
 def test_a_run_killed_before_its_first_checkpoint_starts_again(tmp_path, tiny_run, monkeypatch, capsys):
     out = tmp_path / "run"
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        cut_at(patch, 1)
-        train(out=out, **OPTIONS)
+    interrupted(monkeypatch, out, at_step=1, **OPTIONS)
     run = train(out=out, resume=True, **OPTIONS)
     assert "has no checkpoint yet: the run starts again" in capsys.readouterr().out
     assert all(torch.equal(tensor, weights(tiny_run.folder)[name]) for name, tensor in weights(run.folder).items())
@@ -112,9 +113,7 @@ def test_a_run_killed_while_its_model_was_written_trains_no_further(tmp_path, ti
     for name, limit in {"to the end": None, "stopped early": 4}.items():
         whole = train(out=tmp_path / f"{name}, whole", max_steps=limit, **OPTIONS)
         out = tmp_path / name
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr("stlib.training.replace_folder", killed)
-            train(out=out, max_steps=limit, **OPTIONS)
+        interrupted(monkeypatch, out, max_steps=limit, **OPTIONS)
         assert (out / "model.tmp").exists()
         run = train(out=out, max_steps=limit, resume=True, **OPTIONS)
         assert run.info["steps"] == whole.info["steps"]
@@ -126,9 +125,7 @@ def test_a_run_killed_while_its_model_was_written_trains_no_further(tmp_path, ti
 
 def test_a_run_is_resumed_with_the_same_settings_only(tmp_path, monkeypatch):
     out = tmp_path / "run"
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        cut_at(patch, 3)
-        train(out=out, **OPTIONS)
+    interrupted(monkeypatch, out, at_step=3, **OPTIONS)
     for name, value in {"seed": 7, "max_steps": 5, "recipe": "card", "engine": "stock", "log_every": 2}.items():
         with pytest.raises(UsageError, match=rf"was started with {name} .*, not {value}: resume it with the same"):
             train(out=out, resume=True, **{**OPTIONS, name: value})
