@@ -1,4 +1,4 @@
-"""The command line: python -m stlib train | evaluate | predict | bench."""
+"""The command line: python -m stlib train | evaluate | predict | card | bench."""
 
 import argparse
 import os
@@ -59,6 +59,15 @@ def make_parser() -> argparse.ArgumentParser:
     predict.add_argument("--input", type=Path, help="a CSV file with the columns premise and hypothesis")
     predict.add_argument("--output", type=Path, help="the CSV file to write: the input with label and probabilities")
     predict.set_defaults(run=run_predict)
+
+    card = commands.add_parser(
+        "card", help="write a run's model card with its scores, or compare it with the published one"
+    )
+    card.add_argument("run_folder", type=Path, metavar="RUN", help="a run folder")
+    card.add_argument("--data", help="mini, hub or a folder with parquet files, for the scores (default: the run's)")
+    card.add_argument("--model-id", help="the model's name on the hub, USER/NAME, for the card's example code")
+    card.add_argument("--compare", action="store_true", help="only compare the card that is there, section by section")
+    card.set_defaults(run=run_card)
 
     bench = commands.add_parser(
         "bench", help="time a training step: the library as it is, tuned, and the packed engine"
@@ -231,6 +240,23 @@ def read_pairs(path: Path):
         if len(empty):
             raise_usage(f"{path} has no {column} in row {empty[0] + 1}: fill it in or remove the row")
     return table
+
+
+def run_card(options) -> None:
+    from stlib import corpora
+    from stlib.card.compare import compare, report
+    from stlib.card.model_card import write_card
+    from stlib.profiles import get_profile
+    from stlib.runs import Run
+
+    run = Run.load(options.run_folder)
+    if options.compare:
+        print(report(compare((run.folder / "README.md").read_text(encoding="utf-8"))))
+        return
+    path = write_card(
+        run, corpora.get_source(options.data, get_profile(run.info["profile"])), model_id=options.model_id
+    )
+    print(f"model card written: {path}, and the same in {run.model_folder}")
 
 
 def run_bench(options) -> None:

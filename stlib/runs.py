@@ -4,6 +4,7 @@ model/        loads with plain ``SentenceTransformer(path)``; also nli_head.safe
 log.csv       step, epoch, loss, learning_rate
 run.json      recipe, profile, seed, versions, device, data fingerprint, seconds, peak memory
 README.md     the model card
+card.json     what the card's generator knows, for python -m stlib card
 checkpoints/  encoder, head, optimizer, scheduler and random states, for --resume
 """
 
@@ -64,9 +65,13 @@ class Run:
 
 
 def write_json(path: Path, content: dict) -> None:
-    """Write JSON to a temporary file beside ``path``, then rename it: the file is whole or absent."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write to a temporary file beside ``path``, then rename it: the file is whole or absent."""
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
 
 

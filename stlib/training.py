@@ -15,6 +15,7 @@ from transformers import set_seed
 
 from stlib import corpora
 from stlib.base_model import hide_card_bar, load_base
+from stlib.card.model_card import describe_model, remember, with_effective_settings
 from stlib.errors import UsageError
 from stlib.mini.nli_grammar import GRAMMAR_VERSION
 from stlib.nli_classifier import NLIClassifier
@@ -29,7 +30,7 @@ from stlib.profiles import (
     runs_folder,
 )
 from stlib.recipes import Recipe, get_recipe, prepare_loss
-from stlib.runs import Run, peak_memory_mb, replace_folder, versions, write_json
+from stlib.runs import Run, peak_memory_mb, replace_folder, versions, write_json, write_text
 from stlib.trainer import (
     ENGINES,
     NLITrainer,
@@ -132,6 +133,7 @@ def train(
     model = load_base(device)
     loss = SoftmaxLoss(model, model.get_embedding_dimension(), num_labels=3)
     prepare_loss(recipe, loss)
+    describe_model(model, request["source"])
     first_head = loss.classifier.weight.detach().clone()
     torch.manual_seed(seed + args.process_index)  # from here on: dropout, which differs between processes
     trainer = make_trainer(loss, dataset, args, recipe, total_steps, last_step, engine, runs_folder() / "tokens")
@@ -166,18 +168,24 @@ def train(
 
 def finish(out: Path, trainer: NLITrainer, info: dict) -> None:
     """Write model, head, log, card and run.json; run.json comes last and makes the run a finished one."""
+    rows = [entry for entry in trainer.state.log_history if "loss" in entry]
+    info["final_loss"] = round(float(rows[-1]["loss"]), 4)
     temporary = out / "model.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     trainer.model.eval()
+    trainer.model.model_card_data.training_logs = [
+        {"Epoch": row["epoch"], "Step": row["step"], "Training Loss": float(row["loss"])} for row in rows
+    ]
     NLIClassifier(trainer.model, trainer.loss.classifier).save(temporary)
     replace_folder(temporary, out / "model")
-    shutil.copyfile(out / "model" / "README.md", out / "README.md")
-    rows = [entry for entry in trainer.state.log_history if "loss" in entry]
+    remember(trainer.model, out)
+    card = with_effective_settings((out / "model" / "README.md").read_text(encoding="utf-8"), info)
+    for folder in (out, out / "model"):
+        write_text(folder / "README.md", card)
     lines = [
         f"{row['step']},{row['epoch']:.6f},{float(row['loss']):.6f},{float(row['learning_rate']):.8g}" for row in rows
     ]
     (out / "log.csv").write_text("\n".join(["step,epoch,loss,learning_rate", *lines]) + "\n", encoding="utf-8")
-    info["final_loss"] = round(float(rows[-1]["loss"]), 4)
     write_json(out / "run.json", info)
     (out / "unfinished.json").unlink()
 

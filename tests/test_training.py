@@ -72,7 +72,7 @@ def test_the_expected_time_grows_with_the_steps():
 
 def test_a_run_folder_has_all_its_parts(tiny_run):
     names = {path.name for path in tiny_run.folder.iterdir()}
-    assert names == {"model", "log.csv", "run.json", "README.md", "checkpoints"}
+    assert names == {"model", "log.csv", "run.json", "README.md", "card.json", "checkpoints"}
     assert {"nli_head.safetensors", "nli_head.json", "model.safetensors", "modules.json"} <= {
         p.name for p in tiny_run.model_folder.iterdir()
     }
