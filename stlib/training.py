@@ -183,7 +183,7 @@ def finish(out: Path, trainer: NLITrainer, info: dict) -> None:
     for folder in (out, out / "model"):
         write_text(folder / "README.md", card)
     lines = [
-        f"{row['step']},{row['epoch']:.6f},{float(row['loss']):.6f},{float(row['learning_rate']):.8g}" for row in rows
+        f"{row['step']},{row['epoch']:.8f},{float(row['loss']):.6f},{float(row['learning_rate']):.8g}" for row in rows
     ]
     (out / "log.csv").write_text("\n".join(["step,epoch,loss,learning_rate", *lines]) + "\n", encoding="utf-8")
     write_json(out / "run.json", info)
