@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,6 +115,23 @@ class Clock(TrainerCallback):
             self.losses.append(float(logs["loss"]))
 
 
+def median_seconds(work: Callable[[], object], repeats: int = 15) -> float:
+    """The median time of ``work()``, after one call that does not count."""
+
+    def finish() -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+
+    seconds = []
+    for _ in range(repeats + 1):
+        finish()
+        start = time.perf_counter()
+        work()
+        finish()
+        seconds.append(time.perf_counter() - start)
+    return float(np.median(seconds[1:]))
+
+
 def product_rate(dtype: torch.dtype, rows: int, device: str, repeats: int = 10) -> float:
     """Floating-point operations a second in the matrix products of a step, run alone on ``rows`` tokens.
 
@@ -129,17 +146,7 @@ def product_rate(dtype: torch.dtype, rows: int, device: str, repeats: int = 10) 
             torch.mm(grad, weight)
             torch.mm(grad.t(), x)
 
-    products()
-    seconds = []
-    for _ in range(repeats):
-        if device == "cuda":
-            torch.cuda.synchronize()
-        start = time.perf_counter()
-        products()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - start)
-    return 6 * rows * WEIGHTS / LAYERS / float(np.median(seconds))
+    return 6 * rows * WEIGHTS / LAYERS / median_seconds(products, repeats)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -209,15 +210,9 @@ def sts(task: str, split: str = "test", source: Source | None = None) -> Dataset
 
     Raises UsageError for a task or split that the source does not have.
     """
-    source = source or get_source()
-    if source.kind == "mini":
-        dataset = read_mini_table(task, split, MINI_STS)
-    else:
-        dataset = read(source, task, split)
-    require_columns(dataset, STS_COLUMNS, f"{task} from {source}")
-    keep = [*STS_COLUMNS, *(name for name in ("subset", "topic") if name in dataset.column_names)]
+    table = read_table(task, split, source, MINI_STS, STS_COLUMNS, ("subset", "topic"))
     with quiet_reading():
-        return dataset.select_columns(keep).cast_column("score", Value("float64"))
+        return table.cast_column("score", Value("float64"))
 
 
 def classification(task: str, split: str = "train", source: Source | None = None) -> Dataset:
@@ -225,18 +220,22 @@ def classification(task: str, split: str = "train", source: Source | None = None
 
     Raises UsageError for a task or split that the source does not have.
     """
-    source = source or get_source()
-    if source.kind == "mini":
-        dataset = read_mini_table(task, split, MINI_CLASSIFICATION)
-    else:
-        dataset = read(source, task, split)
-    require_columns(dataset, CLASSIFICATION_COLUMNS, f"{task} from {source}")
-    keep = [*CLASSIFICATION_COLUMNS, *(name for name in ("label_text",) if name in dataset.column_names)]
+    table = read_table(task, split, source, MINI_CLASSIFICATION, CLASSIFICATION_COLUMNS, ("label_text",))
     with quiet_reading():
-        return dataset.select_columns(keep).cast_column("label", Value("int64"))
+        return table.cast_column("label", Value("int64"))
 
 
-def read_mini_table(task: str, split: str, tasks: tuple[str, ...]) -> Dataset:
+def read_table(
+    task: str, split: str, source: Source | None, mini_tasks: Sequence[str], columns: Sequence[str], more: Sequence[str]
+) -> Dataset:
+    """The ``columns`` of a task, which it must have, and those of ``more`` that it has."""
+    source = source or get_source()
+    dataset = read_mini_table(task, split, mini_tasks) if source.kind == "mini" else read(source, task, split)
+    require_columns(dataset, columns, f"{task} from {source}")
+    return dataset.select_columns([*columns, *(name for name in more if name in dataset.column_names)])
+
+
+def read_mini_table(task: str, split: str, tasks: Sequence[str]) -> Dataset:
     if task not in tasks:
         raise UsageError(
             f"there is no mini task {task!r}: choose one of {', '.join(tasks)}, or name a data folder or the hub"

@@ -85,6 +85,47 @@ def record() -> dict:
     return json.loads((files("stlib.records") / "forensics.json").read_text(encoding="utf-8"))
 
 
+@cache
+def cost_record() -> dict:
+    """The recorded runs of ``tools/head_cost.py``, from ``stlib/records/head_cost.json``."""
+    return json.loads((files("stlib.records") / "head_cost.json").read_text(encoding="utf-8"))
+
+
+COST_NAMES = {
+    "final_loss": "loss, last epoch",
+    "accuracy": "NLI accuracy",
+    "refit_accuracy": "NLI accuracy, head refitted",
+    "stsbenchmark-sts": "STS-B",
+    "sts13-sts": "STS13",
+    "sts14-sts": "STS14",
+    "sts15-sts": "STS15",
+}
+
+
+def cost_table(found: dict) -> pd.DataFrame:
+    """What a frozen head cost: one line a measure and arm.
+
+    Returns:
+        ``measure``, ``arm``, ``seeds``, ``mean`` and ``spread`` (standard deviation over the seeds). The base model has
+        no head and no loss, and one value of the rest.
+    """
+    runs = pd.DataFrame([*found["runs"], {"arm": "base model", **found["base"]}])
+    long = runs.melt(id_vars="arm", value_vars=list(COST_NAMES), var_name="measure").dropna(subset="value")
+    table = long.groupby(["measure", "arm"], sort=False)["value"].agg(["count", "mean", "std"]).reset_index()
+    table["measure"] = table["measure"].map(COST_NAMES)
+    return table.rename(columns={"count": "seeds", "std": "spread"})
+
+
+def with_spread(table: pd.DataFrame) -> pd.DataFrame:
+    """``cost_table`` as text: a line a measure, a column an arm, each cell ``mean ± spread``."""
+    cells = [
+        f"{row.mean:.{digits}f}" + (f" ± {row.spread:.{digits}f}" if row.seeds > 1 else "")
+        for row, digits in ((row, 3 if "loss" in row.measure else 1) for row in table.itertuples())
+    ]
+    shown = table.assign(cell=cells).pivot(index="measure", columns="arm", values="cell")
+    return shown.reindex(index=table["measure"].unique(), columns=table["arm"].unique()).fillna("-")
+
+
 def curves(runs: list[dict]) -> pd.DataFrame:
     """Loss curves of recorded runs: ``hypothesis``, ``seed``, ``step`` and ``loss``, the mean since the row before."""
     rows = [(run["hypothesis"], run["seed"], int(step), loss) for run in runs for step, loss in run["loss"].items()]
@@ -143,7 +184,7 @@ def cauchy_schwarz_bound(head: nn.Linear) -> float:
 
 
 def lowest_loss(
-    head: nn.Linear, shared_premise: bool, noise: float = 0.0, restarts: int = 16, steps: int = 600, seed: int = 0
+    head: nn.Linear, shared_premise: bool, noise: float = 0.0, restarts: int = 8, steps: int = 400, seed: int = 0
 ) -> float:
     """The lowest mean cross-entropy (nats) that gradient descent on the embeddings themselves finds for a fixed head.
 

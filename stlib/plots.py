@@ -199,3 +199,65 @@ def shares(values: Mapping[str, float], xlabel: str, ax: Axes | None = None) -> 
     ax.invert_yaxis()
     ax.set(xlabel=xlabel, ylabel="kind of work", xlim=(0, 1.15 * max(values.values())))
     return ax
+
+
+def schedules(rates: Mapping[str, Sequence[float]], ax: Axes | None = None) -> Axes:
+    """Learning rate at each step from 1 on, one line a schedule."""
+    ax = new_axes(ax)
+    colors, lines = (BLUE, RED, GREEN, PURPLE, ORANGE, BLACK), ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
+    for (name, values), color, line in zip(rates.items(), colors, lines, strict=False):
+        ax.plot(range(1, len(values) + 1), values, color=color, linestyle=line, linewidth=2, label=name)
+    ax.set(xlabel="training step", ylabel="learning rate of the encoder")
+    ax.ticklabel_format(axis="y", style="sci", scilimits=(-5, -5))
+    ax.legend()
+    return ax
+
+
+def hypotheses(rows: pd.DataFrame, card: pd.Series, ax: Axes | None = None) -> Axes:
+    """Mean loss of each hypothesis over the card's first rows, with a bar from the lowest to the highest seed.
+
+    Args:
+        rows: loss of each run (index ``hypothesis``, ``seed``; one column a row of the card).
+        card: the card's loss, by the last step of the row.
+    """
+    ax = new_axes(ax, 9.0, 4.8)
+    names = list(dict.fromkeys(rows.index.get_level_values(0)))
+    width = 0.8 / (len(names) + 1)
+    colors, markers = (BLUE, RED, GREEN, PURPLE, ORANGE, SKY, BLACK), ("o", "s", "^", "D", "v", "P", "X")
+    for i, name in enumerate(names):
+        found = rows.loc[name]
+        middle = found.mean()
+        places = np.arange(rows.shape[1]) + (i - (len(names) - 1) / 2) * width
+        errors = [middle - found.min(), found.max() - middle]
+        ax.errorbar(
+            places, middle, yerr=errors, fmt=markers[i % 7], color=colors[i % 7], capsize=4, markersize=6, label=name,
+            markerfacecolor="white" if i >= 7 else None,
+        )  # fmt: skip
+    for place, step in enumerate(rows.columns):
+        label = "the card" if place == 0 else None
+        ax.hlines(card[step], place - 0.45, place + 0.45, color=BLACK, linestyle="--", label=label)
+    ax.set_xticks(range(rows.shape[1]), [f"{step - 499:,}-{step:,}" for step in rows.columns])
+    ax.set(xlabel="training steps that a row averages over", ylabel="mean training loss (nats)")
+    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
+    return ax
+
+
+def bounds(table: pd.DataFrame, plateau: float, ax: Axes | None = None) -> Axes:
+    """The lowest loss of each of several heads under each assumption (columns), against a plateau and guessing."""
+    ax = new_axes(ax, 8.0, 4.0)
+    for place, (name, color, marker) in enumerate(
+        zip(table, (BLUE, GREEN, RED, PURPLE), ("o", "s", "^", "D"), strict=False)
+    ):
+        offsets = np.linspace(-0.25, 0.25, len(table))
+        ax.plot(place + offsets, table[name], marker, color=color, markersize=6)
+    ax.axhline(plateau, color=BLACK, linestyle="--", label=f"the card's plateau: {plateau:.3f}")
+    ax.axhline(np.log(3), color=BLACK, linestyle=":", label="guessing: ln 3 = 1.099")
+    ax.set_xticks(range(table.shape[1]), list(table))
+    ax.set(
+        xlabel="what the embeddings may be",
+        ylabel="lowest loss (nats)",
+        ylim=(0, 1.2),
+        xlim=(-0.5, table.shape[1] - 0.5),
+    )
+    ax.legend(loc="lower right")
+    return ax

@@ -1,26 +1,14 @@
 """The roofline of this machine: what bounds an operation, arithmetic or memory (Williams et al. 2009, doi 10.1145/1498765.1498785)."""
 
-import time
-
-import numpy as np
 import pandas as pd
 import torch
 from torch import nn
 
-from stlib.bench import product_rate
+from stlib.bench import median_seconds, product_rate
+from stlib.trainer import PRECISIONS
 
 ROWS = 912  # tokens of a batch of 32 SNLI pairs, on average
 PARAMETERS = 22_713_216
-
-
-def median_seconds(work, repeats: int = 15) -> float:
-    work()
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - start)
-    return float(np.median(seconds))
 
 
 def bandwidth(megabytes: int = 256) -> float:
@@ -42,7 +30,7 @@ def measure(precision: torch.dtype) -> tuple[pd.DataFrame, dict[str, float]]:
     ceilings = {"bandwidth": bandwidth()}
     rows = []
     for dtype in dict.fromkeys((torch.float32, precision)):
-        name = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[dtype]
+        name = next(name for name, found in PRECISIONS.items() if found == dtype)
         ceilings[name] = product_rate(dtype, ROWS, "cpu")
         x, weight = torch.randn(ROWS, 384).to(dtype), torch.randn(1_536, 384).to(dtype)
         wide = torch.mm(x, weight.t())

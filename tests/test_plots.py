@@ -98,3 +98,29 @@ def test_shares_put_the_largest_on_top():
     ax = plots.shares({"small": 10.0, "large": 90.0}, "share (%)")
     assert [label.get_text() for label in ax.get_yticklabels()] == ["large", "small"]
     assert ax.yaxis_inverted()
+
+
+def test_schedules_start_at_step_1():
+    ax = plots.schedules({"card": [0.0, 1e-5, 2e-5], "printed": [5e-5, 4e-5, 3e-5]})
+    assert ax.get_lines()[0].get_xdata().tolist() == [1, 2, 3]
+    assert labelled(ax)
+    assert len(ax.get_legend().get_texts()) == 2
+
+
+def test_hypotheses_show_the_mean_and_the_range_of_seeds():
+    rows = pd.DataFrame(
+        {500: [1.0, 1.2, 0.8], 1_000: [0.9, 0.9, np.nan]},
+        index=pd.MultiIndex.from_tuples([("a", 1), ("a", 2), ("b", 1)], names=["hypothesis", "seed"]),
+    )
+    ax = plots.hypotheses(rows, pd.Series({500: 1.08, 1_000: 0.99}))
+    assert labelled(ax)
+    line = ax.containers[0].lines[0]
+    assert line.get_ydata().tolist() == pytest.approx([1.1, 0.9])
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["1-500", "501-1,000"]
+    assert {text.get_text() for text in ax.get_legend().get_texts()} == {"the card", "a", "b"}
+
+
+def test_bounds_draw_a_point_a_head():
+    ax = plots.bounds(pd.DataFrame({"free": [0.55, 0.56], "shared": [0.72, 0.73]}), 0.907)
+    assert [line.get_ydata().tolist() for line in ax.get_lines()[:2]] == [[0.55, 0.56], [0.72, 0.73]]
+    assert labelled(ax)
