@@ -42,8 +42,12 @@ def main() -> None:
         {
             "what": "training loss of each hypothesis on real SNLI pairs, batch 32; a row is the mean over the steps since the row before",
             "command": f"python tools/forensics.py --data DATA_FOLDER --nli-split {options.nli_split}",
+            "data_fingerprint": next(run["data_fingerprint"] for run in runs if not run["noise"]),
+            "hardware": runs[0]["hardware"],
+            "versions": runs[0]["versions"],
             "label_noise": round(AUTHOR_DISAGREES, 4),
-            "runs": runs,
+            "minutes": round(sum(run["seconds"] for run in runs) / 60),
+            "runs": [{key: value for key, value in run.items() if key != "versions"} for run in runs],
         },
     )
 

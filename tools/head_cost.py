@@ -51,8 +51,12 @@ def main() -> None:
         {
             "what": "the card's recipe fitted to a short run, head frozen and head trained, and our recipe; tested on SNLI test",
             "command": f"python tools/head_cost.py --data DATA_FOLDER --nli-split {options.nli_split}",
+            "data_fingerprint": runs[0]["data_fingerprint"],
+            "hardware": runs[0]["hardware"],
+            "versions": runs[0]["versions"],
+            "minutes": round(sum(run["seconds"] for run in runs) / 60),
             "base": base,
-            "runs": runs,
+            "runs": [{key: value for key, value in run.items() if key != "versions"} for run in runs],
         },
     )
 
