@@ -7,7 +7,9 @@ import sys
 import pytest
 
 from stlib import corpora, evaluation
+from stlib.__main__ import main
 from stlib.errors import UsageError
+from stlib.runs import Run
 from stlib.training import train
 from tests.conftest import REAL_DATA
 
@@ -61,3 +63,15 @@ def test_the_course_names_what_is_missing_before_it_starts(tmp_path):
     assert done.returncode == 2
     assert "train.parquet" in done.stderr
     assert "STLIB_NLI_SPLIT" in done.stderr
+
+
+def test_the_cards_recipe_gives_the_cards_first_two_rows(tmp_path):
+    """Steps 1-500 within 0.003 of the card's 1.0795, 501-1,000 within 0.015 of 0.9939; the head keeps its bits."""
+    arguments = ["--recipe", "card", "--nli-split", "validation+test", "--max-steps", "1000", "--seed", "1"]
+    run = tmp_path / "run"
+    assert main(["train", *arguments, "--data", str(REAL_DATA), "--log-every", "50", "--out", str(run)]) == 0
+    log, info = Run.load(run).log(), Run.load(run).info
+    assert log.loc[log["step"] <= 500, "loss"].mean() == pytest.approx(1.0795, abs=0.003)
+    assert log.loc[log["step"] > 500, "loss"].mean() == pytest.approx(0.9939, abs=0.015)
+    assert info["head_moved"] == 0.0
+    assert (info["steps"], info["recipe"]["schedule_steps"]) == (1_000, 68_668)
