@@ -65,6 +65,7 @@ def test_the_course_names_what_is_missing_before_it_starts(tmp_path):
     assert "STLIB_NLI_SPLIT" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_cards_recipe_gives_the_cards_first_two_rows(tmp_path):
     """Steps 1-500 within 0.003 of the card's 1.0795, 501-1,000 within 0.015 of 0.9939; the head keeps its bits."""
     arguments = ["--recipe", "card", "--nli-split", "validation+test", "--max-steps", "1000", "--seed", "1"]
