@@ -68,6 +68,24 @@ def test_verdicts_count_in_spreads():
     assert table.loc["far", "spreads"] == pytest.approx(0.1 / (0.001 * 2**0.5))
 
 
+def test_the_best_noise_is_found_between_the_recorded_shares():
+    card = forensics.published_log().set_index("step")["loss"]
+    index = pd.MultiIndex.from_product([["clean", "noisy"], [1, 2]], names=["hypothesis", "seed"])
+
+    def lines(below, above):
+        return pd.DataFrame(
+            {row: [card[row] - below - 1e-3, card[row] - below + 1e-3, card[row] + above, card[row] + above] for row in (500, 1_000)},
+            index=index,
+        )  # fmt: skip
+
+    half = forensics.with_best_noise(lines(0.01, 0.01), "clean", "noisy", (500, 1_000))
+    assert half["share"].iloc[0] == pytest.approx(AUTHOR_DISAGREES / 2)
+    assert half["gap"].abs().max() < 1e-9
+    never = forensics.with_best_noise(lines(-0.01, 0.02), "clean", "noisy", (500, 1_000))
+    assert never["share"].iloc[0] == 0  # noise would lead away from the card
+    assert never["spreads"].min() == pytest.approx(0.01 / np.std([-1e-3, 1e-3], ddof=1))
+
+
 def test_the_head_is_the_librarys(base):
     from sentence_transformers.sentence_transformer.losses import SoftmaxLoss
 
