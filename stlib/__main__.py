@@ -74,6 +74,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     bench.add_argument("--steps", type=int, default=24, help="steps a turn (default: 24)")
     bench.add_argument("--rounds", type=int, default=3, help="turns of each engine (default: 3)")
+    bench.add_argument(
+        "--recipe", help="time this recipe with both engines (default: the library's defaults, all variants)"
+    )
     bench.add_argument("--data", help="mini, hub or a folder with parquet files (default: mini)")
     bench.add_argument("--nli-split", help="rows to train on (default: the profile's)")
     bench.add_argument("--json", type=Path, help="also write the result to this file")
@@ -262,6 +265,7 @@ def run_card(options) -> None:
 def run_bench(options) -> None:
     from stlib import bench, corpora
     from stlib.profiles import get_profile
+    from stlib.recipes import get_recipe
     from stlib.runs import write_json
 
     if options.steps <= bench.SKIPPED or options.rounds < 1:
@@ -270,11 +274,13 @@ def run_bench(options) -> None:
         )
     profile = get_profile(profile_name(options))
     source, split = corpora.get_source(options.data, profile), options.nli_split or corpora.train_split(profile)
-    result = bench.run(corpora.nli(split, source), options.steps, options.rounds, str(source), split)
+    recipe = get_recipe(options.recipe) if options.recipe else None
+    result = bench.run(corpora.nli(split, source), options.steps, options.rounds, str(source), split, recipe)
     print("\n" + bench.table(result))
     if options.json:
         data = f" --data DATA_FOLDER --nli-split {split}" if source.kind == "folder" else ""
-        command = f"python -m stlib bench --steps {options.steps} --rounds {options.rounds}{data}"
+        only = f" --recipe {options.recipe}" if options.recipe else ""
+        command = f"python -m stlib bench --steps {options.steps} --rounds {options.rounds}{only}{data}"
         options.json.parent.mkdir(parents=True, exist_ok=True)
         write_json(options.json, {"command": command, **result})
 

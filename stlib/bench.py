@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,12 +28,13 @@ from transformers import PrinterCallback, TrainerCallback, set_seed
 from stlib import corpora
 from stlib.base_model import hide_card_bar, load_base
 from stlib.profiles import best_device, best_precision, describe_device
-from stlib.recipes import CARD_AS_PRINTED, make_optimizer
+from stlib.recipes import CARD_AS_PRINTED, Recipe, make_optimizer, prepare_loss
 from stlib.runs import peak_memory_mb, versions
 from stlib.tokens import tokenise
 from stlib.trainer import PRECISIONS, PackedTrainer
 
 BATCH = 32
+LIBRARY_DEFAULTS = replace(CARD_AS_PRINTED, name="library_defaults", schedule_steps=None)  # the card prints them
 SKIPPED = 4  # first steps of a turn that are not timed: kernels are compiled and memory is taken then
 # What a step multiplies with, outside the embeddings: (inputs, outputs) of each linear map of a layer.
 MAPS = ((384, 1_152), (384, 384), (384, 1_536), (1_536, 384))
@@ -68,6 +69,7 @@ VARIANTS = (
     Variant("packed, fp32", "packed"),
     Variant("packed, bf16", "packed", native=True),
 )
+BOTH_ENGINES = tuple(VARIANTS[i] for i in (0, 2, 5, 6))
 LADDER = tuple(VARIANTS[i] for i in (0, 1, 5, 6))  # in this order, each adds one thing to the one before
 
 
@@ -160,8 +162,13 @@ def merged_columns():
         module.embed_columns = embed_columns
 
 
-def one_turn(variant: Variant, dataset: Dataset, steps: int, seed: int, tokens: Path) -> tuple[list[float], float]:
-    """Train ``steps`` steps; the seconds of each step after the first few, and the mean loss of all."""
+def one_turn(
+    variant: Variant, dataset: Dataset, steps: int, seed: int, tokens: Path, recipe: Recipe | None = None
+) -> tuple[list[float], float]:
+    """Train ``steps`` steps; the seconds of each step after the first few, and the mean loss of all.
+
+    Without a ``recipe`` the library's own defaults train: AdamW at 5e-5 and a linear schedule, head included.
+    """
     device, precision = best_device(), variant.precision
     set_seed(seed)
     model = load_base(device)
@@ -175,9 +182,12 @@ def one_turn(variant: Variant, dataset: Dataset, steps: int, seed: int, tokens: 
             dataloader_pin_memory=device == "cuda", dataloader_num_workers=int(variant.worker), **options,
         )  # fmt: skip
         shared = {"model": model, "args": args, "train_dataset": dataset, "loss": loss, "callbacks": [clock]}
+        if recipe is not None:
+            prepare_loss(recipe, loss)
+        if recipe is not None or variant.engine == "packed":
+            shared["optimizers"] = make_optimizer(recipe or LIBRARY_DEFAULTS, model, loss.classifier, steps)
         if variant.engine == "packed":
-            optimizers = make_optimizer(CARD_AS_PRINTED, model, loss.classifier, steps)
-            trainer = PackedTrainer(tokens=tokens, dtype=PRECISIONS[precision], optimizers=optimizers, **shared)
+            trainer = PackedTrainer(tokens=tokens, dtype=PRECISIONS[precision], **shared)
         else:
             trainer = SentenceTransformerTrainer(**shared)
         trainer.remove_callback(PrinterCallback)
@@ -187,9 +197,16 @@ def one_turn(variant: Variant, dataset: Dataset, steps: int, seed: int, tokens: 
 
 
 def compare(
-    dataset: Dataset, steps: int, rounds: int, variants: Sequence[Variant] = VARIANTS, progress=None
+    dataset: Dataset,
+    steps: int,
+    rounds: int,
+    variants: Sequence[Variant] = VARIANTS,
+    progress=None,
+    recipe: Recipe | None = None,
 ) -> pd.DataFrame:
     """Let the variants take turns, ``rounds`` times. The first one is what the others are compared with.
+
+    All train ``recipe``, or without one the library's defaults.
 
     Returns:
         One row a variant: ``seconds_a_step`` (the median), ``times_stock`` (the median over rounds of the ratio to the
@@ -205,7 +222,7 @@ def compare(
         for number in range(rounds):
             shift = number % len(variants)
             for variant in (*variants[shift:], *variants[:shift]):
-                times, loss = one_turn(variant, dataset, steps, seed=number, tokens=tokens)
+                times, loss = one_turn(variant, dataset, steps, number, tokens, recipe)
                 seconds[variant.name].append(times)
                 losses[variant.name].append(loss)
                 if progress:
@@ -308,16 +325,24 @@ def clocked_python(code: str) -> float:
     return min(clocked(lambda: subprocess.run([sys.executable, "-c", code], check=True)) for _ in range(2))
 
 
-def run(dataset: Dataset, steps: int, rounds: int, source: str, split: str, progress=print) -> dict:
-    """The whole benchmark, as it goes into a record."""
-    rows = compare(dataset, steps, rounds, progress=progress)
-    rows["peak_memory_mb"] = [peak_memory_of(variant) for variant in VARIANTS]
-    return {
-        "what": f"training steps of {BATCH} pairs, {rounds} rounds of {steps} steps; the first {SKIPPED} of a turn not timed",
+def run(
+    dataset: Dataset, steps: int, rounds: int, source: str, split: str, recipe: Recipe | None = None, progress=print
+) -> dict:
+    """The whole benchmark, as it goes into a record. With a ``recipe``: both engines on it, and nothing else."""
+    variants = BOTH_ENGINES if recipe else VARIANTS
+    rows = compare(dataset, steps, rounds, variants, progress, recipe)
+    trained = f"recipe {recipe.name}, " if recipe else ""
+    result = {
+        "what": f"{trained}training steps of {BATCH} pairs, {rounds} rounds of {steps} steps; the first {SKIPPED} of a turn not timed",
         "data": f"{len(dataset):,} pairs: {split} from {source}",
         "data_fingerprint": corpora.fingerprint(dataset),
         "hardware": describe_device(),
         "versions": versions(),
+    }
+    if recipe:
+        return result | {"rows": rows.to_dict("records")}
+    rows["peak_memory_mb"] = [peak_memory_of(variant) for variant in VARIANTS]
+    return result | {
         "rows": rows.to_dict("records"),
         "packed_step_milliseconds": profile_packed(dataset),
         "other": other_costs(dataset),
@@ -327,5 +352,5 @@ def run(dataset: Dataset, steps: int, rounds: int, source: str, split: str, prog
 def table(result: dict) -> str:
     """The result as text."""
     rows = pd.DataFrame(result["rows"]).drop(columns=["lowest", "highest", "loss"])
-    others = [f"{name.replace('_', ' ')}: {value:,}" for name, value in result["other"].items()]
+    others = [f"{name.replace('_', ' ')}: {value:,}" for name, value in result.get("other", {}).items()]
     return "\n".join([rows.to_string(index=False), "", *others])

@@ -7,6 +7,7 @@ import pytest
 
 from stlib import bench, corpora
 from stlib.__main__ import main
+from stlib.recipes import get_recipe
 
 RECORDS = sorted(path.name for path in files("stlib.records").iterdir() if path.name.endswith(".json"))
 
@@ -31,6 +32,15 @@ def test_two_variants_take_turns_on_the_same_batches():
         assert row["pairs_a_second"] == pytest.approx(32 / row["seconds_a_step"], rel=0.02)
         assert 0 < row["share_of_product_rate"] < 1.5
         assert row["product_gflops"] > 1
+
+
+def test_both_engines_train_a_recipe():
+    pairs = corpora.nli("validation[:192]", corpora.Source("mini"))
+    result = bench.run(pairs, 5, 1, "mini", "validation[:192]", get_recipe("card"), progress=lambda line: None)
+    assert [row["variant"] for row in result["rows"]] == ["stock", "stock, bf16", "packed, fp32", "packed, bf16"]
+    assert result["what"].startswith("recipe card, training steps of 32 pairs")
+    assert max(abs(row["loss_gap"]) for row in result["rows"]) < 0.02
+    assert "packed, bf16" in bench.table(result)
 
 
 def test_the_weights_in_products_are_those_of_the_base_model(base):
