@@ -86,6 +86,11 @@ def record() -> dict:
     return json.loads((files("stlib.records") / "forensics.json").read_text(encoding="utf-8"))
 
 
+def recorded(hypothesis: str | None = None) -> list[dict]:
+    """The recorded runs of one hypothesis, or of all."""
+    return [run for run in record()["runs"] if hypothesis in (None, run["hypothesis"])]
+
+
 @cache
 def cost_record() -> dict:
     """The recorded runs of ``tools/head_cost.py``, from ``stlib/records/head_cost.json``."""

@@ -137,7 +137,6 @@ def test_the_record_says_how_it_was_made():
             "steps",
             "data_fingerprint",
             "hardware",
-            "versions",
             "loss",
         } <= run.keys()
     frozen = [run for run in found["runs"] if not run["recipe"]["train_head"]]
