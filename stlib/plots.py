@@ -203,13 +203,13 @@ def shares(values: Mapping[str, float], xlabel: str, ax: Axes | None = None) -> 
 
 def schedules(rates: Mapping[str, Sequence[float]], ax: Axes | None = None) -> Axes:
     """Learning rate at each step from 1 on, one line a schedule."""
-    ax = new_axes(ax)
+    ax = new_axes(ax, 8.5)
     colors, lines = (BLUE, RED, GREEN, PURPLE, ORANGE, BLACK), ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
     for (name, values), color, line in zip(rates.items(), colors, lines, strict=False):
         ax.plot(range(1, len(values) + 1), values, color=color, linestyle=line, linewidth=2, label=name)
     ax.set(xlabel="training step", ylabel="learning rate of the encoder")
     ax.ticklabel_format(axis="y", style="sci", scilimits=(-5, -5))
-    ax.legend()
+    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
     return ax
 
 
