@@ -29,7 +29,7 @@ def test_two_variants_take_turns_on_the_same_batches():
     assert packed["times_stock"] == pytest.approx(stock["seconds_a_step"] / packed["seconds_a_step"], rel=0.02)
     assert abs(packed["loss_gap"]) < 0.05  # six steps with different dropout: the same batches, so nearly the same loss
     for row in (stock, packed):
-        assert row["pairs_a_second"] == pytest.approx(32 / row["seconds_a_step"], rel=0.02)
+        assert row["pairs_a_second"] == pytest.approx(32 / row["seconds_a_step"], rel=0.02, abs=0.51)  # rounded
         assert 0 < row["share_of_product_rate"] < 1.5
         assert row["product_gflops"] > 1
 
