@@ -64,7 +64,9 @@ def make_parser() -> argparse.ArgumentParser:
         "card", help="write a run's model card with its scores, or compare it with the published one"
     )
     card.add_argument("run_folder", type=Path, metavar="RUN", help="a run folder")
-    card.add_argument("--data", help="mini, hub or a folder with parquet files, for the scores (default: the run's)")
+    card.add_argument(
+        "--data", help="mini, hub or a folder with parquet files, for the scores (default: the profile's)"
+    )
     card.add_argument("--model-id", help="the model's name on the hub, USER/NAME, for the card's example code")
     card.add_argument("--compare", action="store_true", help="only compare the card that is there, section by section")
     card.set_defaults(run=run_card)

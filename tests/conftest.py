@@ -4,6 +4,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from safetensors.torch import load_file
 
 # The same examples in every run: a failure can be repeated, and a green run stays green.
 hypothesis.settings.register_profile("course", derandomize=True, database=None, deadline=None)
@@ -54,3 +55,8 @@ def data_folder(tmp_path):
     (tmp_path / "cr").mkdir()
     reviews.to_parquet(tmp_path / "cr" / "train.parquet")
     return tmp_path
+
+
+def weights(folder):
+    """All weights of a run folder, the head's included."""
+    return load_file(folder / "model" / "model.safetensors") | load_file(folder / "model" / "nli_head.safetensors")

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from stlib.base_model import load_base
 from stlib.errors import UsageError
 from stlib.runs import Run
 from stlib.training import train
 from tests import distributed_worker
+from tests.conftest import weights
 
 WORKER = Path(__file__).with_name("distributed_worker.py")
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="torchrun needs libuv, which torch lacks on Windows")
@@ -31,13 +31,9 @@ TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 ACCELERATE = ["accelerate.commands.launch", "--cpu", "--num_processes=1", "--num_machines=1", "--mixed_precision=no"]
 
 
-def weights(run):
-    return load_file(run.model_folder / "model.safetensors") | load_file(run.model_folder / "nli_head.safetensors")
-
-
 def assert_same(run, other, atol):
-    for name, tensor in weights(run).items():
-        torch.testing.assert_close(tensor, weights(other)[name], rtol=0, atol=atol, msg=name)
+    for name, tensor in weights(run.folder).items():
+        torch.testing.assert_close(tensor, weights(other.folder)[name], rtol=0, atol=atol, msg=name)
 
 
 @pytest.mark.slow
@@ -54,7 +50,7 @@ def test_two_processes_train_what_one_does(tmp_path, monkeypatch):
     np.testing.assert_allclose(run.log()["loss"], alone.log()["loss"], atol=1e-5)
     assert_same(run, alone, atol=1e-5)
     before = {name.removeprefix("0.model."): tensor for name, tensor in load_base("cpu").state_dict().items()}
-    ours, theirs = weights(run), weights(alone)
+    ours, theirs = weights(run.folder), weights(alone.folder)
     moved = torch.stack([(theirs[name] - tensor).norm() for name, tensor in before.items() if name in theirs]).norm()
     apart = torch.stack([(theirs[name] - ours[name]).norm() for name in theirs]).norm()
     assert 0 < apart < 0.01 * moved

@@ -9,10 +9,10 @@ import time
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from stlib.errors import UsageError
 from stlib.training import last_checkpoint, train
+from tests.conftest import weights
 
 COMMAND = (
     sys.executable, "-m", "stlib", "train", "--recipe", "trained_head", "--nli-split", "train[:1280]", "--max-steps", "36",
@@ -25,10 +25,6 @@ def start(out, *more):
     return subprocess.Popen(
         [*COMMAND, "--out", str(out), *more], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-
-
-def weights(folder):
-    return load_file(folder / "model" / "model.safetensors") | load_file(folder / "model" / "nli_head.safetensors")
 
 
 @pytest.mark.slow

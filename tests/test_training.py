@@ -30,12 +30,9 @@ from stlib.training import (
     steps_an_epoch,
     train,
 )
+from tests.conftest import weights
 
 TINY = {"profile": "mini", "nli_split": "train[:192]"}
-
-
-def weights(folder):
-    return load_file(folder / "model" / "model.safetensors") | load_file(folder / "model" / "nli_head.safetensors")
 
 
 @pytest.mark.parametrize(

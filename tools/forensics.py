@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+from long_runs import kept, record, run_name
 
 FINE = 50  # steps a row of the recorded curves
 
@@ -35,41 +36,31 @@ def main() -> None:
     runs = []
     for hypothesis in HYPOTHESES:
         for seed in range(100):
-            if (folder / run_name(hypothesis, seed) / "run.json").exists():
-                runs.append(entry(hypothesis, seed, Run.load(folder / run_name(hypothesis, seed))))
+            if (folder / run_name(hypothesis.name, seed) / "run.json").exists():
+                runs.append(entry(hypothesis, seed, Run.load(folder / run_name(hypothesis.name, seed))))
     write_json(
         options.json,
-        {
-            "what": "training loss of each hypothesis on real SNLI pairs, batch 32; a row is the mean over the steps since the row before",
-            "command": f"python tools/forensics.py --data DATA_FOLDER --nli-split {options.nli_split}",
-            "data_fingerprint": next(run["data_fingerprint"] for run in runs if not run["noise"]),
-            "hardware": runs[0]["hardware"],
-            "versions": runs[0]["versions"],
-            "label_noise": round(AUTHOR_DISAGREES, 4),
-            "minutes": round(sum(run["seconds"] for run in runs) / 60),
-            "runs": [{key: value for key, value in run.items() if key != "versions"} for run in runs],
-        },
+        record(
+            "training loss of each hypothesis on real SNLI pairs, batch 32; a row is the mean over the steps since the row before",
+            f"python tools/forensics.py --data DATA_FOLDER --nli-split {options.nli_split}",
+            runs,
+            data_fingerprint=next(run["data_fingerprint"] for run in runs if not run["noise"]),
+            label_noise=round(AUTHOR_DISAGREES, 4),
+        ),
     )
-
-
-def run_name(hypothesis, seed: int) -> str:
-    return f"{hypothesis.name.replace(' ', '_').replace(',', '')}-seed{seed}"
 
 
 def one_run(hypothesis, seed: int, options: argparse.Namespace, folder: Path) -> None:
     """Train one hypothesis with one seed, unless that has been done."""
     from stlib.training import train
 
-    out = folder / run_name(hypothesis, seed)
+    out = folder / run_name(hypothesis.name, seed)
     if (out / "run.json").exists():
         return
     data = with_noise(hypothesis.noise, seed, options, folder) if hypothesis.noise else options.data
-    resume = any((out / "checkpoints").glob("checkpoint-*")) and (out / "unfinished.json").exists()
-    if not resume:
-        shutil.rmtree(out, ignore_errors=True)
     run = train(
         hypothesis.recipe, "small", out=out, data=data, nli_split="noisy" if hypothesis.noise else options.nli_split,
-        max_steps=hypothesis.steps, seed=seed, log_every=FINE, resume=resume,
+        max_steps=hypothesis.steps, seed=seed, log_every=FINE, resume=(out / "unfinished.json").exists(),
     )  # fmt: skip
     for part in ("checkpoints", "model"):  # the curve is what counts here
         shutil.rmtree(out / part)
@@ -93,24 +84,12 @@ def with_noise(share: float, seed: int, options: argparse.Namespace, folder: Pat
 
 def entry(hypothesis, seed: int, run) -> dict:
     """What the record keeps of a run."""
-    keep = (
-        "recipe",
-        "rows",
-        "steps",
-        "data_fingerprint",
-        "engine",
-        "precision",
-        "hardware",
-        "seconds",
-        "head_moved",
-        "versions",
-    )
     log = run.log()
     return {
         "hypothesis": hypothesis.name,
         "seed": seed,
         "noise": round(hypothesis.noise, 4),
-        **{key: run.info[key] for key in keep},
+        **kept(run.info),
         "loss": {str(step): round(loss, 5) for step, loss in zip(log["step"], log["loss"], strict=True)},
     }
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from long_runs import kept, record, run_name
 
 STS = ("stsbenchmark-sts", "sts13-sts", "sts14-sts", "sts15-sts")
 EPOCHS = 4
@@ -49,16 +50,13 @@ def main() -> None:
     ]
     write_json(
         options.json,
-        {
-            "what": "the card's recipe fitted to a short run, with its head frozen, trained, and as in our recipe (eight times as large, learning rate 0.04); tested on SNLI test",
-            "command": f"python tools/head_cost.py --data DATA_FOLDER --nli-split {options.nli_split}",
-            "data_fingerprint": runs[0]["data_fingerprint"],
-            "hardware": runs[0]["hardware"],
-            "versions": runs[0]["versions"],
-            "minutes": round(sum(run["seconds"] for run in runs) / 60),
-            "base": base,
-            "runs": [{key: value for key, value in run.items() if key != "versions"} for run in runs],
-        },
+        record(
+            "the card's recipe fitted to a short run, with its head frozen, trained, and as in our recipe (eight times as large, learning rate 0.04); tested on SNLI test",
+            f"python tools/head_cost.py --data DATA_FOLDER --nli-split {options.nli_split}",
+            runs,
+            data_fingerprint=runs[0]["data_fingerprint"],
+            base=base,
+        ),
     )
 
 
@@ -79,7 +77,7 @@ def base_scores(train_pairs, test_pairs, source) -> dict[str, float]:
 def run_folder(arm: str, seed: int) -> Path:
     from stlib.profiles import runs_folder
 
-    return runs_folder() / "head_cost" / f"{arm.replace(' ', '_').replace(',', '')}-seed{seed}"
+    return runs_folder() / "head_cost" / run_name(arm, seed)
 
 
 def one_run(arm: str, recipe, seed: int, options: argparse.Namespace, source, train_pairs, test_pairs) -> dict:
@@ -98,20 +96,8 @@ def one_run(arm: str, recipe, seed: int, options: argparse.Namespace, source, tr
     run = Run.load(out)
     classifier = run.classifier()
     log, accuracy = run.log(), nli_scores(classifier, test_pairs)
-    keep = (
-        "recipe",
-        "rows",
-        "steps",
-        "data_fingerprint",
-        "engine",
-        "precision",
-        "hardware",
-        "seconds",
-        "head_moved",
-        "versions",
-    )
     scores = {
-        **{key: run.info[key] for key in keep},
+        **kept(run.info),
         "final_loss": round(float(log["loss"].iloc[-7:].mean()), 4),  # 7 x 44 = 308 steps, the last epoch
         "accuracy": round(100 * accuracy["accuracy"], 2),
         "refit_accuracy": refit_accuracy(classifier.encoder, train_pairs, test_pairs),
