@@ -49,6 +49,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("--profile", help="mini, small or full (default: mini, or small with --data)")
     evaluate.add_argument("--data", help="mini, hub or a folder with parquet files")
+    evaluate.add_argument("--subsets", action="store_true", help="also score each subset of an STS task")
+    evaluate.add_argument("--protocol", help="of the probes: senteval or mteb (default: both)")
+    evaluate.add_argument("--precision", default="fp32", help="of the encoder: fp32 or bf16 (default: fp32)")
     evaluate.add_argument("--json", type=Path, help="also write the scores to this file")
     evaluate.set_defaults(run=run_evaluate)
 
@@ -116,45 +119,47 @@ def run_train(options) -> None:
 
 def run_evaluate(options) -> None:
     from stlib import corpora
-    from stlib.evaluation import nli_scores, probe_scores, sts_scores
+    from stlib.evaluation import suite
+    from stlib.probes import PROTOCOLS
     from stlib.profiles import get_profile
-    from stlib.runs import write_json
+    from stlib.runs import versions, write_json
 
     profile = get_profile(profile_name(options))
     source = corpora.get_source(options.data, profile)
     tasks = split_tasks(options.tasks, profile, source)
     encoder, classifier = load_model(options.model)
+    if "nli" in tasks and classifier is None:
+        raise_usage(f"{options.model} has no NLI head: leave nli out of --tasks, or name a run folder")
+    protocols = PROTOCOLS if options.protocol is None else (options.protocol,)
+    model = classifier if "nli" in tasks else encoder
     results = []
-    for task in tasks:
-        if task == "nli":
-            if classifier is None:
-                raise_usage(f"{options.model} has no NLI head: leave nli out of --tasks, or name a run folder")
-            scores = nli_scores(classifier, corpora.nli("test", source))
-            results.append(
-                {
-                    "task": task,
-                    **{key: scores[key] for key in ("n", "accuracy", "low", "high", "macro_f1", "per_label")},
-                }
-            )
-            text = f"accuracy {100 * scores['accuracy']:.2f} [{100 * scores['low']:.2f}, {100 * scores['high']:.2f}]"
-        elif is_sts(task):
-            scores, _ = sts_scores(encoder, corpora.sts(task, "test", source), task)
-            results.append(scores)
-            text = f"Spearman {scores['spearman']:.2f} [{scores['low']:.2f}, {scores['high']:.2f}], Pearson {scores['pearson']:.2f}"
-        else:
-            scores = probe_scores(encoder, task, source)
-            results.append(scores)
-            text = (
-                f"accuracy {scores['accuracy']:.2f} [{scores['low']:.2f}, {scores['high']:.2f}] ({scores['protocol']})"
-            )
-        print(f"{task:18s} n={results[-1]['n']:<6d} {text}", flush=True)
+    for row in suite(model, tasks, source, protocols, options.subsets, options.precision, progress=True):
+        results.append(row)
+        print(describe_row(row), flush=True)
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        write_json(options.json, {"model": options.model, "source": str(source), "results": results})
+        content = {
+            "model": options.model,
+            "source": str(source),
+            "precision": options.precision,
+            "versions": versions(),
+        }
+        write_json(options.json, {**content, "results": results})
 
 
-def is_sts(task: str) -> bool:
-    return task == "sts" or task.endswith("-sts")
+def describe_row(row: dict) -> str:
+    """One line on one row of ``evaluation.suite``."""
+    name = f"{row['task']:18s} "
+    if "spearman" in row:
+        interval = f" [{row['low']:.2f}, {row['high']:.2f}]" if row["low"] == row["low"] else ""
+        subset = f"{row['subset']:18s} "
+        return f"{name}{subset}n={row['n']:<6d} Spearman {row['spearman']:.2f}{interval}, Pearson {row['pearson']:.2f}"
+    if "protocol" in row:
+        interval = f"[{row['low']:.2f}, {row['high']:.2f}]"
+        return f"{name}{row['protocol']:18s} n={row['n']:<6d} accuracy {row['accuracy']:.2f} {interval}"
+    interval = f"[{100 * row['low']:.2f}, {100 * row['high']:.2f}]"
+    more = f"macro F1 {100 * row['macro_f1']:.2f}, calibration error {100 * row['calibration_error']:.2f}"
+    return f"{name}{'head':18s} n={row['n']:<6d} accuracy {100 * row['accuracy']:.2f} {interval}, {more}"
 
 
 def split_tasks(text: str | None, profile, source) -> list[str]:

@@ -1,177 +1,252 @@
-"""Evaluation: semantic textual similarity, NLI and probes, each as a small table with its uncertainty."""
+"""Evaluation: semantic textual similarity and NLI, each as a small table with its uncertainty, and a whole suite of tasks."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 
 import numpy as np
 import pandas as pd
 from datasets import Dataset
-from scipy.stats import rankdata
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from stlib import corpora
+from stlib.bootstrap import bootstrap_mean, bootstrap_spearman
+from stlib.encoding import EncodeOnce, remembering
 from stlib.errors import UsageError
 from stlib.nli_classifier import NLIClassifier
+from stlib.probes import PROTOCOLS, probe_scores
 
-RESAMPLES = 1_000  # of the bootstrap; its 2.5 and 97.5 percentiles are the interval (Efron and Tibshirani 1993)
+STS_COLUMNS = ["task", "subset", "n", "spearman", "low", "high", "pearson"]
 
 
 class SimilarityEvaluator(EmbeddingSimilarityEvaluator):
-    """The library's evaluator, which encodes each distinct sentence once and keeps the cosines in ``self.cosines``."""
+    """The library's evaluator on embeddings that ``encoder`` remembers; it keeps the cosines in ``self.cosines``."""
+
+    def __init__(self, encoder: EncodeOnce, dataset: Dataset, name: str):
+        gold = np.asarray(dataset["score"], dtype=float)
+        if len(gold) < 2 or np.ptp(gold) == 0 or not np.isfinite(gold).all():
+            raise UsageError(
+                f"the STS task {name!r} has no two different gold scores, or one that is no number: a correlation needs them"
+            )
+        self.encoder, self.gold = encoder, gold
+        columns = [list(dataset[side]) for side in ("sentence1", "sentence2")]
+        super().__init__(*columns, gold.tolist(), similarity_fn_names=["cosine"], name=name, write_csv=False)
 
     def embed_inputs(self, model: SentenceTransformer, sentences: list[str], **kwargs) -> np.ndarray:
-        if not hasattr(self, "_rows"):
-            distinct = list(dict.fromkeys([*self.sentences1, *self.sentences2]))
-            self._rows = {sentence: i for i, sentence in enumerate(distinct)}
-            self._embeddings = super().embed_inputs(model, distinct, **kwargs)
-            sides = [self._embeddings[[self._rows[s] for s in side]] for side in (self.sentences1, self.sentences2)]
-            self.cosines = model.similarity_pairwise(*map(np.asarray, sides)).cpu().numpy()
-        return self._embeddings[[self._rows[sentence] for sentence in sentences]]
+        return self.encoder.encode(sentences)
+
+    def measure(self) -> dict[str, float]:
+        """Spearman and Pearson x 100 of the cosine."""
+        model = self.encoder.model
+        u, v = (self.encoder.encode(side) for side in (self.sentences1, self.sentences2))
+        self.cosines = model.similarity_pairwise(u, v).cpu().numpy()
+        values = self(model)
+        return {
+            name: 100 * next(value for key, value in values.items() if key.endswith(f"{name}_cosine"))
+            for name in ("spearman", "pearson")
+        }
 
 
-def sts_scores(
-    model: SentenceTransformer, dataset: Dataset, name: str = "", batch_size: int = 64
-) -> tuple[dict, np.ndarray]:
-    """Score one STS task.
+def sts_scores(model: SentenceTransformer | EncodeOnce, dataset: Dataset, name: str = "") -> tuple[dict, np.ndarray]:
+    """Score one STS task: one correlation over all its pairs, as the field reports it (MTEB, arXiv 2210.07316).
 
     Returns:
-        A row with ``task``, ``n``, ``spearman`` and ``pearson`` of the cosine with the gold score, both x 100, and the
-        95 % bootstrap interval ``low`` to ``high`` of the former; and the n cosines.
+        A row with ``task``, ``subset`` ("all"), ``n``, ``spearman`` and ``pearson`` of the cosine with the gold score,
+        both x 100, and the 95 % bootstrap interval ``low`` to ``high`` of the former; and the n cosines.
 
     Raises:
         UsageError: fewer than two pairs, or all gold scores equal, where no correlation is defined.
     """
-    gold = np.asarray(dataset["score"], dtype=float)
-    if len(gold) < 2 or np.ptp(gold) == 0 or not np.isfinite(gold).all():
-        raise UsageError(
-            f"the STS task {name!r} has no two different gold scores, or one that is no number: a correlation needs them"
-        )
-    evaluator = SimilarityEvaluator(
-        list(dataset["sentence1"]), list(dataset["sentence2"]), gold.tolist(), batch_size=batch_size,
-        similarity_fn_names=["cosine"], name=name, write_csv=False,
-    )  # fmt: skip
-    values = {key.removeprefix(f"{name}_"): value for key, value in evaluator(model).items()}
-    low, high = bootstrap_spearman(gold, evaluator.cosines)
-    row = {
-        "task": name,
-        "n": len(gold),
-        "spearman": 100 * values["spearman_cosine"],
-        "low": low,
-        "high": high,
-        "pearson": 100 * values["pearson_cosine"],
-    }
-    return row, evaluator.cosines
-
-
-def bootstrap_spearman(
-    gold: np.ndarray, cosines: np.ndarray, resamples: int = RESAMPLES, seed: int = 0
-) -> tuple[float, float]:
-    """The 95 % interval of Spearman x 100 over resampled pairs (percentile bootstrap)."""
-    rng = np.random.default_rng(seed)
-    values = []
-    for start in range(0, resamples, 100):  # a hundred at a time keeps memory bounded
-        rows = rng.integers(len(gold), size=(min(100, resamples - start), len(gold)))
-        values.append(100 * correlation_by_row(rankdata(gold[rows], axis=1), rankdata(cosines[rows], axis=1)))
-    low, high = np.nanpercentile(np.concatenate(values), [2.5, 97.5])
-    return float(low), float(high)
-
-
-def correlation_by_row(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Pearson's correlation of each row of ``x`` with the same row of ``y``; NaN where a row is constant."""
-    x, y = x - x.mean(axis=1, keepdims=True), y - y.mean(axis=1, keepdims=True)
-    with np.errstate(invalid="ignore"):
-        return (x * y).sum(axis=1) / np.sqrt((x**2).sum(axis=1) * (y**2).sum(axis=1))
+    evaluator = SimilarityEvaluator(remembering(model), dataset, name)
+    found = evaluator.measure()
+    low, high = bootstrap_spearman(evaluator.gold, evaluator.cosines)
+    row = {"task": name, "subset": "all", "n": len(evaluator.gold), "low": low, "high": high, **found}
+    return {column: row[column] for column in STS_COLUMNS}, evaluator.cosines
 
 
 def sts_table(
-    model: SentenceTransformer, tasks: Iterable[str], source: corpora.Source | None = None, split: str = "test"
+    model: SentenceTransformer | EncodeOnce,
+    tasks: Iterable[str],
+    source: corpora.Source | None = None,
+    split: str = "test",
+    subsets: bool = False,
 ) -> pd.DataFrame:
-    """``sts_scores`` of each task, one row a task, in the order given."""
-    rows = [sts_scores(model, corpora.sts(task, split, source), task)[0] for task in tasks]
-    return pd.DataFrame(rows, columns=["task", "n", "spearman", "low", "high", "pearson"])
+    """``sts_scores`` of each task, one row a task, in the order given.
+
+    With ``subsets``, each task that names its subsets has a row for each of them too, and one for their mean
+    ("mean of subsets"), as papers of the SemEval years report; its interval is left empty.
+    """
+    encoder, rows = remembering(model), []
+    for task in tasks:
+        dataset = corpora.sts(task, split, source)
+        rows.append(sts_scores(encoder, dataset, task)[0])
+        if subsets and "subset" in dataset.column_names:
+            rows += subset_rows(encoder, dataset, task)
+    return pd.DataFrame(rows, columns=STS_COLUMNS)
 
 
-def nli_scores(classifier: NLIClassifier, dataset: Dataset, batch_size: int = 64) -> dict:
-    """Accuracy, macro F1 and confusion of an NLI classifier.
+def subset_rows(encoder: EncodeOnce, dataset: Dataset, task: str) -> list[dict]:
+    """A row for each subset of a task, then the mean of their correlations, each subset counted once."""
+    names = np.asarray(dataset["subset"])
+    rows = []
+    for name in pd.unique(names):
+        row, _ = sts_scores(encoder, dataset.select(np.flatnonzero(names == name)), task)
+        rows.append({**row, "subset": str(name)})
+    mean = {key: float(np.mean([row[key] for row in rows])) for key in ("spearman", "pearson")}
+    return [*rows, {"task": task, "subset": "mean of subsets", "n": len(names), **mean}]
+
+
+def nli_scores(classifier: NLIClassifier, dataset: Dataset, encoder: EncodeOnce | None = None) -> dict:
+    """Accuracy, macro F1, confusion and calibration of an NLI classifier.
 
     Returns:
         ``n``, ``accuracy`` with its 95 % interval ``low`` to ``high`` (bootstrap over pairs), ``macro_f1``,
-        ``per_label`` (recall of each label), ``confusion`` (3 x 3 counts, rows gold, columns predicted) and
-        ``probabilities`` (n x 3).
+        ``per_label`` (recall of each label), ``calibration_error`` (see there), ``confusion`` (3 x 3 counts, rows gold,
+        columns predicted) and ``probabilities`` (n x 3).
     """
+    encoder = encoder or EncodeOnce(classifier.encoder)
     gold = np.asarray(dataset["label"])
-    probabilities = classifier.predict_proba(
-        list(dataset["sentence_0"]), list(dataset["sentence_1"]), batch_size=batch_size
-    )
+    u, v = (encoder.encode(list(dataset[side])) for side in ("sentence_0", "sentence_1"))
+    probabilities = classifier.logits_of(u, v).softmax(dim=1).numpy()
     predicted = probabilities.argmax(axis=1)
     low, high = bootstrap_mean(predicted == gold)
     confusion = confusion_matrix(gold, predicted, labels=range(len(classifier.labels)))
+    recall = confusion.diagonal() / confusion.sum(axis=1).clip(1)
     return {
         "n": len(gold),
         "accuracy": float(accuracy_score(gold, predicted)),
         "low": low,
         "high": high,
         "macro_f1": float(f1_score(gold, predicted, average="macro")),
-        "per_label": dict(
-            zip(classifier.labels, (confusion.diagonal() / confusion.sum(axis=1).clip(1)).tolist(), strict=True)
-        ),
+        "per_label": dict(zip(classifier.labels, recall.tolist(), strict=True)),
+        "calibration_error": calibration_error(calibration(probabilities, gold)),
         "confusion": confusion,
         "probabilities": probabilities,
     }
 
 
-def bootstrap_mean(values: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
-    """The 95 % interval of a mean over resampled rows."""
-    rng = np.random.default_rng(seed)
-    means = [values[rng.integers(len(values), size=len(values))].mean() for _ in range(resamples)]
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
+def calibration(probabilities: np.ndarray, gold: np.ndarray, bins: int = 10) -> pd.DataFrame:
+    """How often the classifier is right, by the probability it gives (a reliability diagram's numbers).
 
-
-def probe_scores(
-    model: SentenceTransformer, task: str, source: corpora.Source | None = None, batch_size: int = 64
-) -> dict:
-    """A logistic regression on frozen embeddings.
-
-    With a test split it is trained on train and scored on test; without one, 10-fold cross-validation, as SentEval
-    does for such sets (Conneau and Kiela 2018, https://aclanthology.org/L18-1269).
+    Args:
+        probabilities: shape (n, labels), rows summing to 1.
+        gold: the right labels, shape (n,).
+        bins: of equal width, from 0 to 1.
 
     Returns:
-        ``task``, ``protocol``, ``n`` scored sentences, ``classes``, ``accuracy`` in percent and its 95 % bootstrap
-        interval ``low`` to ``high``.
+        One row for each bin that holds pairs: ``n``, ``confidence`` (mean probability of the predicted label) and
+        ``accuracy`` (share of them that are right).
+    """
+    confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == gold
+    number = np.minimum((confidence * bins).astype(int), bins - 1)
+    table = pd.DataFrame({"bin": number, "confidence": confidence, "accuracy": correct})
+    return table.groupby("bin").agg(
+        n=("accuracy", "size"), confidence=("confidence", "mean"), accuracy=("accuracy", "mean")
+    )
+
+
+def calibration_error(table: pd.DataFrame) -> float:
+    """The expected calibration error: the mean distance of confidence and accuracy over the bins, weighted by pairs.
+
+    Guo et al. 2017, arXiv 1706.04599, equation 3.
+    """
+    gaps = (table["confidence"] - table["accuracy"]).abs()
+    return float((gaps * table["n"]).sum() / table["n"].sum())
+
+
+# ---- the geometry of embeddings ------------------------------------------------------------------------------------
+
+
+def uniformity(embeddings: np.ndarray, t: float = 2.0, rows: int = 2_000, seed: int = 0) -> float:
+    """How evenly embeddings fill the sphere: log of the mean of exp(-t |x - y|^2) over pairs; lower is more even.
+
+    Wang and Isola 2020, arXiv 2005.10242, equation 4. Of more than ``rows`` embeddings, a random sample is taken.
+    """
+    random = np.random.default_rng(seed)
+    chosen = embeddings[random.permutation(len(embeddings))[:rows]]
+    cosines = (chosen @ chosen.T)[np.triu_indices(len(chosen), 1)]
+    return float(np.log(np.exp(-t * (2 - 2 * cosines)).mean()))
+
+
+def alignment(u: np.ndarray, v: np.ndarray) -> float:
+    """How close the embeddings of pairs with the same meaning lie: the mean of |u - v|^2; lower is closer.
+
+    Wang and Isola 2020, arXiv 2005.10242, equation 3. ``u`` and ``v``: unit vectors, shape (n, d).
+    """
+    return float(((u - v) ** 2).sum(axis=1).mean())
+
+
+def mean_cosine(embeddings: np.ndarray) -> float:
+    """The mean cosine of two different unit vectors of a list: 0 where no direction is preferred, 1 where there is one.
+
+    Ethayarajh 2019, arXiv 1909.00512, calls a high one anisotropy.
+    """
+    n, total = len(embeddings), embeddings.sum(axis=0, dtype=np.float64)
+    return float((total @ total - n) / (n * (n - 1)))
+
+
+# ---- a suite -------------------------------------------------------------------------------------------------------
+
+
+def is_sts(task: str) -> bool:
+    return task == "sts" or task.endswith("-sts")
+
+
+def suite(
+    model: SentenceTransformer | EncodeOnce | NLIClassifier,
+    tasks: Sequence[str],
+    source: corpora.Source | None = None,
+    protocols: Sequence[str] = PROTOCOLS,
+    subsets: bool = False,
+    precision: str = "fp32",
+    progress: bool = False,
+) -> Iterator[dict]:
+    """Score a model on any mixture of tasks, row by row; every distinct sentence is encoded once for all of them.
+
+    Args:
+        model: an encoder, or a classifier where ``nli`` is among the tasks.
+        tasks: STS tasks, classification tasks, and ``nli`` (its test split).
+        protocols: of the probes; each classification task is scored under all of them.
+        subsets: also score each subset of an STS task.
+        precision: of the encoder, ``fp32`` or ``bf16``.
+        progress: draw a bar while sentences are encoded.
+
+    Yields:
+        Rows as ``sts_scores``, ``nli_scores`` and ``probe_scores`` return them.
+
+    Raises:
+        UsageError: ``nli`` for a model without a head, or a task that the source does not have.
     """
     source = source or corpora.get_source()
-    train = corpora.classification(task, "train", source)
-    has_test = "test" in corpora.splits_of(task, source)
-    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1_000))
-    features, labels = embed(model, train, batch_size), np.asarray(train["label"])
-    if has_test:
-        test = corpora.classification(task, "test", source)
-        correct = probe.fit(features, labels).predict(embed(model, test, batch_size)) == np.asarray(test["label"])
+    classifier = model if isinstance(model, NLIClassifier) else None
+    if "nli" in tasks and classifier is None:
+        raise UsageError("the task nli needs a model with an NLI head: name a run folder, or leave nli out")
+    encoder = classifier.encoder if classifier else model
+    encoder = encoder if isinstance(encoder, EncodeOnce) else EncodeOnce(encoder, precision)
+    encoder.encode(list(chain.from_iterable(sentences_of(task, source) for task in tasks)), progress)
+    for task in tasks:
+        if task == "nli":
+            scores = nli_scores(classifier, corpora.nli("test", source), encoder)
+            yield {
+                "task": task,
+                **{key: value for key, value in scores.items() if key not in ("confusion", "probabilities")},
+            }
+        elif is_sts(task):
+            yield from sts_table(encoder, [task], source, subsets=subsets).to_dict("records")
+        else:
+            yield from (probe_scores(encoder, task, source, protocol) for protocol in protocols)
+
+
+def sentences_of(task: str, source: corpora.Source):
+    """All sentences that scoring a task asks for, repetitions included."""
+    if task == "nli":
+        tables, columns = [corpora.nli("test", source)], ("sentence_0", "sentence_1")
+    elif is_sts(task):
+        tables, columns = [corpora.sts(task, "test", source)], ("sentence1", "sentence2")
     else:
-        folds = StratifiedKFold(10, shuffle=True, random_state=0)
-        correct = cross_val_predict(probe, features, labels, cv=folds) == labels
-    low, high = bootstrap_mean(correct)
-    return {
-        "task": task,
-        "protocol": "train/test" if has_test else "10-fold",
-        "n": len(correct),
-        "classes": len(set(labels.tolist())),
-        "accuracy": 100 * float(correct.mean()),
-        "low": 100 * low,
-        "high": 100 * high,
-    }
-
-
-def embed(model: SentenceTransformer, dataset: Dataset, batch_size: int) -> np.ndarray:
-    return model.encode(list(dataset["text"]), batch_size=batch_size, show_progress_bar=False)
-
-
-def probe_table(model: SentenceTransformer, tasks: Iterable[str], source: corpora.Source | None = None) -> pd.DataFrame:
-    """``probe_scores`` of each task, one row a task, in the order given."""
-    return pd.DataFrame([probe_scores(model, task, source) for task in tasks])
+        tables, columns = (
+            [corpora.classification(task, split, source) for split in corpora.splits_of(task, source)],
+            ("text",),
+        )
+    return chain.from_iterable(table[column] for table in tables for column in columns)

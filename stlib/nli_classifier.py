@@ -57,7 +57,11 @@ class NLIClassifier:
         embeddings = self.encoder.encode(
             distinct, batch_size=batch_size, convert_to_tensor=True, show_progress_bar=progress
         )
-        u, v = (embeddings[[row[sentence] for sentence in side]].float() for side in (premises, hypotheses))
+        return self.logits_of(*(embeddings[[row[sentence] for sentence in side]] for side in (premises, hypotheses)))
+
+    def logits_of(self, u: torch.Tensor | np.ndarray, v: torch.Tensor | np.ndarray) -> torch.Tensor:
+        """Scores before the softmax, shape (n, 3), of embeddings that are at hand: ``u`` and ``v``, shape (n, d)."""
+        u, v = (torch.as_tensor(side, device=self.encoder.device).float() for side in (u, v))
         with torch.no_grad():
             return self.head(pair_features(u, v)).cpu()
 

@@ -25,8 +25,10 @@ def test_train_evaluate_predict(tmp_path, capsys):
     scores = tmp_path / "scores" / "scores.json"
     assert main(["evaluate", str(run), "--tasks", "nli,sts,opinion", "--json", str(scores)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["nli", "sts", "opinion"]
-    assert [row["task"] for row in json.loads(scores.read_text())["results"]] == ["nli", "sts", "opinion"]
+    assert [line.split()[0] for line in lines] == ["nli", "sts", "opinion", "opinion"]
+    results = json.loads(scores.read_text())["results"]
+    assert [row["task"] for row in results] == ["nli", "sts", "opinion", "opinion"]
+    assert [row["protocol"] for row in results[2:]] == ["senteval", "mteb"]
     assert main(["predict", str(run), "--premise", "A man sleeps.", "--hypothesis", "A person rests."]) == 0
     assert capsys.readouterr().out.split()[0] in ("entailment", "neutral", "contradiction")
     pairs = tmp_path / "pairs.csv"
@@ -39,8 +41,10 @@ def test_train_evaluate_predict(tmp_path, capsys):
 
 
 def test_evaluate_base_on_a_folder(data_folder, capsys):
-    assert main(["evaluate", "base", "--tasks", "sts13-sts,cr", "--data", str(data_folder)]) == 0
-    assert capsys.readouterr().out.splitlines()[0].startswith("sts13-sts")
+    arguments = ["--tasks", "sts13-sts,cr", "--data", str(data_folder), "--protocol", "senteval"]
+    assert main(["evaluate", "base", *arguments]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines] == [["sts13-sts", "all"], ["cr", "senteval"]]
 
 
 def test_data_without_profile_means_small():

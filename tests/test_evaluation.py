@@ -6,6 +6,7 @@ from scipy.stats import pearsonr, spearmanr
 
 from stlib import corpora, evaluation
 from stlib.corpora import Source
+from stlib.encoding import EncodeOnce
 from stlib.errors import UsageError
 from stlib.nli_classifier import NLIClassifier
 
@@ -24,38 +25,12 @@ def test_sts_scores_are_scipys(base):
     assert 79 < row["spearman"] < 82
 
 
-def test_each_sentence_is_encoded_once(base, monkeypatch):
-    encoded = []
-    original = type(base).encode
-
-    def counting(self, sentences, **kwargs):
-        encoded.extend(sentences)
-        return original(self, sentences, **kwargs)
-
-    monkeypatch.setattr(type(base), "encode", counting)
-    dataset = Dataset.from_dict(
-        {"sentence1": ["a cat", "a cat", "a dog"], "sentence2": ["a dog", "a tree", "a cat"], "score": [3.0, 1.0, 2.0]}
-    )
-    evaluation.sts_scores(base, dataset, "few")
-    assert sorted(encoded) == ["a cat", "a dog", "a tree"]
-
-
 @pytest.mark.parametrize("scores", [[2.0, 2.0, 2.0], [1.0, float("nan"), 2.0], [1.0]])
 def test_undefined_correlations_are_refused(base, scores):
     n = len(scores)
     dataset = Dataset.from_dict({"sentence1": ["a", "b", "c"][:n], "sentence2": ["d", "e", "f"][:n], "score": scores})
     with pytest.raises(UsageError, match="correlation"):
         evaluation.sts_scores(base, dataset, "flat")
-
-
-def test_the_bootstrap_interval_holds_the_truth_about_95_times_in_100():
-    rng = np.random.default_rng(0)
-    hits = 0
-    for trial in range(200):
-        correct = rng.random(150) < 0.7
-        low, high = evaluation.bootstrap_mean(correct, resamples=300, seed=trial)
-        hits += low <= 0.7 <= high
-    assert 0.88 <= hits / 200 <= 0.99
 
 
 def test_nli_scores_of_a_head_that_always_says_neutral(base):
@@ -70,15 +45,74 @@ def test_nli_scores_of_a_head_that_always_says_neutral(base):
     assert scores["macro_f1"] == pytest.approx(0.5 / 3)
 
 
-def test_probe_uses_the_given_split_or_ten_folds(base, data_folder):
-    scores = evaluation.probe_scores(base, "question_topic", MINI)
-    assert (scores["protocol"], scores["n"], scores["classes"]) == ("train/test", 120, 6)
-    assert scores["accuracy"] > 85
-    folds = evaluation.probe_scores(base, "cr", Source("folder", data_folder))
-    assert (folds["protocol"], folds["n"]) == ("10-fold", 40)
-    assert folds["accuracy"] > 90
+def test_calibration_of_made_up_probabilities():
+    """40 pairs at 0.9 of which 30 are right, 10 at 0.5 of which 5 are: off by 0.15 and by 0."""
+    probabilities = np.array([[0.9, 0.1]] * 40 + [[0.5, 0.5]] * 10)
+    gold = np.array([0] * 30 + [1] * 10 + [0] * 5 + [1] * 5)
+    table = evaluation.calibration(probabilities, gold)
+    assert table["n"].tolist() == [10, 40]
+    assert table["confidence"].tolist() == pytest.approx([0.5, 0.9])
+    assert table["accuracy"].tolist() == pytest.approx([0.5, 0.75])
+    assert evaluation.calibration_error(table) == pytest.approx(0.15 * 40 / 50)
 
 
-def test_tables_have_a_row_a_task(base):
-    assert evaluation.sts_table(base, ["sts"], MINI)["n"].tolist() == [210]
-    assert evaluation.probe_table(base, ["opinion"], MINI)["task"].tolist() == ["opinion"]
+def test_probability_one_falls_into_the_last_bin():
+    table = evaluation.calibration(np.array([[1.0, 0.0]]), np.array([0]))
+    assert table.index.tolist() == [9]
+    assert evaluation.calibration_error(table) == 0
+
+
+def subsets_folder(tmp_path):
+    pairs = corpora.sts("sts", "test", MINI).to_pandas()[["sentence1", "sentence2", "score"]]
+    (tmp_path / "sts99-sts").mkdir()
+    pairs.assign(subset=["odd", "even"] * (len(pairs) // 2)).to_parquet(tmp_path / "sts99-sts" / "test.parquet")
+    return Source("folder", tmp_path)
+
+
+def test_subsets_are_scored_apart_and_together(base, tmp_path):
+    """Any folder with this layout: sts99 is no corpus of the course."""
+    table = evaluation.sts_table(base, ["sts99-sts"], subsets_folder(tmp_path), subsets=True)
+    assert table["subset"].tolist() == ["all", "odd", "even", "mean of subsets"]
+    assert table["n"].tolist() == [210, 105, 105, 210]
+    assert table["spearman"].iloc[3] == pytest.approx(table["spearman"].iloc[1:3].mean())
+    whole = evaluation.sts_table(base, ["sts"], MINI)
+    assert table["spearman"].iloc[0] == pytest.approx(whole["spearman"].iloc[0])
+
+
+def test_a_suite_encodes_each_sentence_once_and_gives_the_same_rows(base, monkeypatch):
+    encoded = []
+    original = EncodeOnce.encode_distinct
+
+    def counting(self, sentences, progress):
+        encoded.append(sentences)
+        return original(self, sentences, progress)
+
+    monkeypatch.setattr(EncodeOnce, "encode_distinct", counting)
+    torch.manual_seed(0)
+    classifier = NLIClassifier(base, torch.nn.Linear(1152, 3))
+    tasks = ["sts", "nli", "question_topic", "opinion"]
+    rows = list(evaluation.suite(classifier, tasks, MINI))
+    assert [row["task"] for row in rows] == ["sts", "nli", "question_topic", "question_topic", "opinion", "opinion"]
+    assert [row.get("protocol") for row in rows[2:]] == ["senteval", "mteb"] * 2
+    assert len(encoded) == 1
+    assert len(set(encoded[0])) == len(encoded[0])
+    alone = evaluation.sts_scores(base, corpora.sts("sts", "test", MINI), "sts")[0]
+    assert {**rows[0], "pearson": 0} == {**alone, "pearson": 0}
+    assert rows[0]["pearson"] == pytest.approx(alone["pearson"], abs=1e-4)
+    assert rows[1]["accuracy"] == evaluation.nli_scores(classifier, corpora.nli("test", MINI))["accuracy"]
+
+
+def test_a_suite_with_nli_needs_a_head(base):
+    with pytest.raises(UsageError, match="NLI head"):
+        list(evaluation.suite(base, ["nli"], MINI))
+
+
+def test_geometry_of_known_vectors():
+    opposite = np.array([[1.0, 0.0], [-1.0, 0.0]])
+    assert evaluation.uniformity(opposite) == pytest.approx(-8)  # |x - y|^2 = 4, t = 2
+    assert evaluation.mean_cosine(opposite) == pytest.approx(-1)
+    same = np.array([[1.0, 0.0]] * 3)
+    assert evaluation.uniformity(same) == pytest.approx(0)
+    assert evaluation.mean_cosine(same) == pytest.approx(1)
+    assert evaluation.alignment(same, same) == 0
+    assert evaluation.alignment(opposite[:1], opposite[1:]) == pytest.approx(4)

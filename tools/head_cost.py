@@ -12,7 +12,6 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 from long_runs import kept, record, run_name
 
 STS = ("stsbenchmark-sts", "sts13-sts", "sts14-sts", "sts15-sts")
@@ -113,20 +112,10 @@ def one_run(arm: str, recipe, seed: int, options: argparse.Namespace, source, tr
 
 
 def refit_accuracy(encoder, train_pairs, test_pairs) -> float:
-    """Accuracy in percent of a logistic regression on (u, v, |u - v|) of the finished encoder: what its embeddings hold."""
-    from sklearn.linear_model import LogisticRegression
+    """Accuracy in percent of a fresh head on the finished encoder: what its embeddings hold."""
+    from stlib.probes import nli_probe
 
-    x, y = features(encoder, train_pairs), np.asarray(train_pairs["label"])
-    head = LogisticRegression(C=10, max_iter=500).fit(x, y)
-    return round(100 * float(head.score(features(encoder, test_pairs), np.asarray(test_pairs["label"]))), 2)
-
-
-def features(encoder, pairs) -> np.ndarray:
-    from stlib.nli_classifier import pair_features
-
-    columns = [list(pairs[name]) for name in ("sentence_0", "sentence_1")]
-    u, v = (encoder.encode(column, convert_to_tensor=True, show_progress_bar=False) for column in columns)
-    return pair_features(u, v).cpu().numpy()
+    return round(100 * float(nli_probe(encoder, train_pairs, test_pairs).mean()), 2)
 
 
 def sts(encoder, source) -> dict[str, float]:

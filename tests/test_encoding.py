@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
+
+from stlib import corpora
+from stlib.encoding import EncodeOnce, remembering
+from stlib.errors import UsageError
+
+SENTENCES = [
+    "A man is sleeping.",
+    "Two dogs are running in a park.",
+    "",
+    "Café, naïve, 東京 – and [MASK]  with   spaces",
+    "long " * 400,
+    "A man is sleeping.",
+]
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 64])
+def test_embeddings_are_the_librarys(base, batch_size):
+    ours = EncodeOnce(base, batch_size=batch_size).encode(SENTENCES)
+    assert ours.shape == (6, 384)
+    assert ours.dtype == np.float32
+    np.testing.assert_allclose(ours, base.encode(SENTENCES), atol=2e-6)
+
+
+def test_bf16_is_close(base):
+    ours = EncodeOnce(base, "bf16").encode(SENTENCES)
+    assert ((ours * base.encode(SENTENCES)).sum(axis=1) > 0.999).all()
+
+
+def test_a_sentence_is_encoded_once(base, monkeypatch):
+    encoded = []
+    original = EncodeOnce.encode_distinct
+
+    def counting(self, sentences, progress):
+        encoded.extend(sentences)
+        return original(self, sentences, progress)
+
+    monkeypatch.setattr(EncodeOnce, "encode_distinct", counting)
+    encoder = EncodeOnce(base)
+    first = encoder.encode(["a cat", "a dog", "a cat"])
+    second = encoder.encode(["a dog", "a tree"])
+    assert encoded == ["a cat", "a dog", "a tree"]
+    np.testing.assert_array_equal(first[0], first[2])
+    np.testing.assert_array_equal(first[1], second[0])
+    assert remembering(encoder) is encoder
+
+
+def test_the_order_of_sentences_does_not_matter(base):
+    sentences = list(corpora.sts("sts", "test", corpora.Source("mini"))["sentence1"])
+    forwards, backwards = EncodeOnce(base).encode(sentences), EncodeOnce(base).encode(sentences[::-1])
+    np.testing.assert_allclose(forwards, backwards[::-1], atol=2e-6)
+
+
+def test_a_model_that_the_packed_engine_does_not_know_is_encoded_by_the_library(base):
+    first_token = SentenceTransformer(modules=[base[0], Pooling(384, pooling_mode="cls"), Normalize()], device="cpu")
+    encoder = EncodeOnce(first_token)
+    assert encoder.packed_encoder() is None
+    np.testing.assert_allclose(encoder.encode(SENTENCES), first_token.encode(SENTENCES), atol=2e-6)
+
+
+def test_no_sentences_give_no_embeddings(base):
+    assert EncodeOnce(base).encode([]).shape == (0, 384)
+
+
+def test_the_training_mode_of_the_model_is_kept_out(base):
+    base.train()
+    try:
+        ours = EncodeOnce(base).encode(SENTENCES[:2])
+    finally:
+        base.eval()
+    np.testing.assert_allclose(ours, base.encode(SENTENCES[:2]), atol=2e-6)
+
+
+def test_an_unknown_precision_is_refused(base):
+    with pytest.raises(UsageError, match="no precision 'int8'"):
+        EncodeOnce(base, "int8")
