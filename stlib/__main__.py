@@ -27,7 +27,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     train = commands.add_parser("train", help="train a recipe and write a run folder")
     train.add_argument(
-        "--recipe", default="card", help="card, card_as_printed, fit_defaults or trained_head (default: card)"
+        "--recipe", default="card", help="its name, such as card, trained_head or ranking (default: card)"
     )
     train.add_argument("--profile", help="mini, small or full (default: mini, or small with --data)")
     train.add_argument("--out", type=Path, help="the run folder (default: one under runs/)")
@@ -39,6 +39,7 @@ def make_parser() -> argparse.ArgumentParser:
     train.add_argument("--seed", type=int, default=42)
     train.add_argument("--log-every", type=int, help="steps between two rows of log.csv")
     train.add_argument("--resume", action="store_true", help="continue the unfinished run in --out")
+    train.add_argument("--start", type=Path, help="a run or model folder to train on (default: the base model)")
     train.add_argument("--engine", help="packed or stock (default: packed on a processor, else stock)")
     train.set_defaults(run=run_train)
 
@@ -108,6 +109,7 @@ def run_train(options) -> None:
         log_every=options.log_every,
         resume=options.resume,
         engine=options.engine,
+        start=options.start,
     )
     info = run.info
     if os.environ.get("RANK", "0") != "0":

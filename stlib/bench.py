@@ -27,8 +27,9 @@ from transformers import PrinterCallback, TrainerCallback, set_seed
 
 from stlib import corpora
 from stlib.base_model import hide_card_bar, load_base
+from stlib.losses import prepare_encoder, prepare_head
 from stlib.profiles import best_device, best_precision, describe_device
-from stlib.recipes import CARD_AS_PRINTED, Recipe, make_optimizer, prepare_loss
+from stlib.recipes import CARD_AS_PRINTED, Recipe, make_optimizer
 from stlib.runs import peak_memory_mb, versions
 from stlib.tokens import tokenise
 from stlib.trainer import PRECISIONS, PackedTrainer
@@ -183,7 +184,8 @@ def one_turn(
         )  # fmt: skip
         shared = {"model": model, "args": args, "train_dataset": dataset, "loss": loss, "callbacks": [clock]}
         if recipe is not None:
-            prepare_loss(recipe, loss)
+            prepare_encoder(recipe, model)
+            prepare_head(recipe, loss.classifier)
         if recipe is not None or variant.engine == "packed":
             shared["optimizers"] = make_optimizer(recipe or LIBRARY_DEFAULTS, model, loss.classifier, steps)
         if variant.engine == "packed":

@@ -19,9 +19,12 @@ HEAD_WEIGHTS = "nli_head.safetensors"
 HEAD_CONFIG = "nli_head.json"
 
 
-def pair_features(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """(u, v, |u - v|) side by side: shapes (n, d) and (n, d) give (n, 3d). Reimers and Gurevych 2019, arXiv 1908.10084."""
-    return torch.cat([u, v, (u - v).abs()], dim=1)
+def pair_features(u: torch.Tensor, v: torch.Tensor, multiply: bool = False) -> torch.Tensor:
+    """(u, v, |u - v|) side by side, and u * v where asked: shapes (n, d) and (n, d) give (n, 3d) or (n, 4d).
+
+    Reimers and Gurevych 2019, arXiv 1908.10084, table 6, compare them.
+    """
+    return torch.cat([u, v, (u - v).abs(), *([u * v] if multiply else [])], dim=1)
 
 
 class NLIClassifier:
@@ -32,12 +35,13 @@ class NLIClassifier:
     """
 
     def __init__(self, encoder: SentenceTransformer, head: nn.Linear, labels: Sequence[str] = NLI_LABELS):
-        expected = 3 * encoder.get_embedding_dimension()
-        if head.in_features != expected or head.out_features != len(labels):
+        d = encoder.get_embedding_dimension()
+        if head.in_features not in (3 * d, 4 * d) or head.out_features != len(labels):
             raise UsageError(
                 f"the head maps {head.in_features} features to {head.out_features} labels, but this encoder and these labels "
-                f"need {expected} to {len(labels)}: use the head that was trained with this encoder"
+                f"need {3 * d} (or with u*v {4 * d}) to {len(labels)}: use the head that was trained with this encoder"
             )
+        self.multiply = head.in_features == 4 * d
         self.encoder = encoder
         self.head = head.to(encoder.device)
         self.labels = tuple(labels)
@@ -63,7 +67,7 @@ class NLIClassifier:
         """Scores before the softmax, shape (n, 3), of embeddings that are at hand: ``u`` and ``v``, shape (n, d)."""
         u, v = (torch.as_tensor(side, device=self.encoder.device).float() for side in (u, v))
         with torch.no_grad():
-            return self.head(pair_features(u, v)).cpu()
+            return self.head(pair_features(u, v, self.multiply)).cpu()
 
     def predict_proba(self, premises: Sequence[str], hypotheses: Sequence[str], **options) -> np.ndarray:
         """Probabilities of the labels in ``self.labels`` order, shape (n, 3), rows summing to 1."""
@@ -77,7 +81,7 @@ class NLIClassifier:
         """Save the encoder and the head into ``folder``."""
         folder = Path(folder)
         self.encoder.save_pretrained(str(folder), create_model_card=create_model_card)
-        save_head(self.head, folder, self.labels)
+        save_head(self.head, folder, self.labels, self.multiply)
 
     @classmethod
     def load(cls, folder: str | Path, device: str | None = None) -> "NLIClassifier":
@@ -89,12 +93,16 @@ class NLIClassifier:
         return cls(encoder, head, labels)
 
 
-def save_head(head: nn.Linear, folder: Path, labels: Sequence[str] = NLI_LABELS) -> None:
+def save_head(head: nn.Linear, folder: Path, labels: Sequence[str] = NLI_LABELS, multiply: bool = False) -> None:
     """Write the head's weights as safetensors, and beside them what they mean."""
     save_file(
         {name: tensor.detach().cpu().contiguous() for name, tensor in head.state_dict().items()}, folder / HEAD_WEIGHTS
     )
-    config = {"features": ["u", "v", "|u-v|"], "in_features": head.in_features, "labels": list(labels)}
+    config = {
+        "features": ["u", "v", "|u-v|", *(["u*v"] if multiply else [])],
+        "in_features": head.in_features,
+        "labels": list(labels),
+    }
     (folder / HEAD_CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
-import torch
 from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
@@ -16,7 +15,7 @@ NO_DECAY = ("bias", "LayerNorm.bias", "LayerNorm.weight")
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train the encoder and its NLI head with SoftmaxLoss.
+    """How to train the encoder, and with SoftmaxLoss its NLI head.
 
     Attributes:
         name: what the command line calls it.
@@ -34,6 +33,18 @@ class Recipe:
         dropout: in the encoder; the base model's own is 0.1.
         short_dropout: the same for a run of hundreds of steps instead of tens of thousands (profiles ``mini`` and
             ``small``). None keeps the long run's.
+        loss: ``softmax`` (SoftmaxLoss), ``mnrl`` (MultipleNegativesRankingLoss with contradictions as hard negatives),
+            ``cosent``, ``angle`` or ``cosine`` (CosineSimilarityLoss). What rows they take: ``losses.training_rows``.
+        data: ``nli``, or an STS task, whose training pairs then take the place of the NLI pairs.
+        multiply: the head of SoftmaxLoss also sees u * v.
+        normalize: whether the encoder has its Normalize module. Without it, lengths of embeddings are free.
+        scale: of the cosines in ``mnrl``, ``cosent`` and ``angle``; the reciprocal of a temperature.
+        matryoshka: numbers of leading dimensions that the loss is computed on too, all 384 among them; empty: only on
+            all.
+        short: made for a run of hundreds of steps. Its rate is used as it is at every profile; warm-up over a tenth of
+            the run, decay to zero at its end.
+        epochs: passes over the rows; None means the profile's own.
+        batch_size: rows a step; None means the profile's own.
     """
 
     name: str
@@ -48,9 +59,19 @@ class Recipe:
     head_gain: float = 1.0
     dropout: float = 0.1
     short_dropout: float | None = None
+    loss: str = "softmax"
+    data: str = "nli"
+    multiply: bool = False
+    normalize: bool = True
+    scale: float = 20.0
+    matryoshka: tuple[int, ...] = ()
+    short: bool = False
+    epochs: int | None = None
+    batch_size: int | None = None
 
     def fitted_to(self, total_steps: int, rate_scale: float) -> "Recipe":
         """The recipe for a short run: warm-up over a tenth of it, decay to zero at its end, a higher learning rate."""
+        rate_scale = 1 if self.short else rate_scale
         return replace(
             self,
             warmup_steps=total_steps // 10 if self.warmup_steps else 0,
@@ -60,7 +81,8 @@ class Recipe:
         )
 
     def to_dict(self) -> dict:
-        return asdict(self)
+        """As JSON would give it back."""
+        return {**asdict(self), "matryoshka": list(self.matryoshka)}
 
 
 CARD = Recipe(
@@ -143,14 +165,3 @@ def make_optimizer(
     optimizer = AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.999), eps=1e-8, fused=True)
     schedule = linear_schedule(recipe.warmup_steps, recipe.schedule_steps or total_steps)
     return optimizer, LambdaLR(optimizer, schedule)
-
-
-def prepare_loss(recipe: Recipe, loss: nn.Module) -> None:
-    """Freeze or enlarge the head of a ``SoftmaxLoss``, and set the encoder's dropout, as ``recipe`` says."""
-    loss.classifier.requires_grad_(recipe.train_head)
-    with torch.no_grad():
-        loss.classifier.weight.mul_(recipe.head_gain)
-        loss.classifier.bias.mul_(recipe.head_gain)
-    for module in loss.model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = recipe.dropout

@@ -97,7 +97,7 @@ def tokenise(dataset: Dataset, tokenizer, max_length: int, path: Path) -> Path:
     with pa.OSFile(str(temporary), "wb") as file:
         for chunk in dataset.with_format("arrow").iter(batch_size=CHUNK):
             columns = {name: chunk.column(name).combine_chunks() for name in chunk.column_names}
-            columns = {name: tokeniser(c) if pa.types.is_string(c.type) else c for name, c in columns.items()}
+            columns = {name: tokeniser(c.cast(pa.string())) if is_text(c.type) else c for name, c in columns.items()}
             batch = pa.record_batch(columns)
             writer = writer or pa.ipc.new_file(file, batch.schema)
             writer.write_batch(batch)
@@ -107,6 +107,11 @@ def tokenise(dataset: Dataset, tokenizer, max_length: int, path: Path) -> Path:
     except PermissionError:  # Windows: another run was first, and reads its file already
         temporary.unlink()
     return path
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Text read through pandas may come as large strings."""
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
 class TokenisedPairs(torch.utils.data.Dataset):

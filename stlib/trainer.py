@@ -21,7 +21,7 @@ from stlib.corpora import fingerprint
 from stlib.errors import UsageError
 from stlib.nli_classifier import load_head, save_head
 from stlib.packed import PackedEncoder
-from stlib.profiles import Profile, best_precision
+from stlib.profiles import best_precision
 from stlib.recipes import Recipe, make_optimizer
 from stlib.runs import progress_disabled
 from stlib.tokens import TokenisedPairs, tokenise
@@ -59,7 +59,8 @@ class NLITrainer(SentenceTransformerTrainer):
         with quiet_loading():
             super()._save(output_dir, state_dict)
         if hasattr(self.loss, "classifier"):  # ranking losses have none
-            save_head(self.loss.classifier, Path(output_dir or self.args.output_dir))
+            folder, multiply = Path(output_dir or self.args.output_dir), self.loss.concatenation_sent_multiplication
+            save_head(self.loss.classifier, folder, multiply=multiply)
 
     def _load_from_checkpoint(self, checkpoint_path: str) -> None:
         super()._load_from_checkpoint(checkpoint_path)
@@ -196,14 +197,14 @@ class StopAfter(TrainerCallback):
 
 
 def training_arguments(
-    folder: Path, profile: Profile, recipe: Recipe, epochs: int, seed: int, log_every: int, save_every: int, device: str
+    folder: Path, batch_size: int, recipe: Recipe, epochs: int, seed: int, log_every: int, save_every: int, device: str
 ):
     """The library's arguments for one run: what ``recipe`` decides beyond them is in its optimizer and schedule."""
     precision = best_precision(device)
     return SentenceTransformerTrainingArguments(
         output_dir=str(folder),
         num_train_epochs=epochs,
-        per_device_train_batch_size=profile.batch_size // processes(),
+        per_device_train_batch_size=batch_size // processes(),
         learning_rate=recipe.learning_rate,
         weight_decay=recipe.weight_decay,
         warmup_steps=recipe.warmup_steps,
@@ -231,7 +232,7 @@ def processes() -> int:
 def make_trainer(
     loss: nn.Module, dataset: Dataset, args, recipe: Recipe, total_steps: int, last_step: int, engine: str, tokens: Path
 ) -> NLITrainer:
-    """The trainer for one run. The loss must have been prepared with ``recipes.prepare_loss``.
+    """The trainer for one run. The loss is one of ``losses.make_loss``.
 
     ``tokens`` is the folder where the packed engine keeps the corpora it has tokenised.
     """

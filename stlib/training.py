@@ -1,5 +1,6 @@
 """Training: one recipe, one profile, one run folder."""
 
+import functools
 import json
 import math
 import re
@@ -10,13 +11,14 @@ from pathlib import Path
 
 import torch
 from datasets import Dataset
-from sentence_transformers.sentence_transformer.losses import SoftmaxLoss
+from sentence_transformers import SentenceTransformer
 from transformers import set_seed
 
 from stlib import corpora
-from stlib.base_model import hide_card_bar, load_base
+from stlib.base_model import hide_card_bar, load_base, quiet_loading
 from stlib.card.model_card import describe_model, remember, with_effective_settings
 from stlib.errors import UsageError
+from stlib.losses import head_of, make_loss, prepare_encoder, training_rows
 from stlib.mini.nli_grammar import GRAMMAR_VERSION
 from stlib.nli_classifier import NLIClassifier
 from stlib.profiles import (
@@ -29,7 +31,7 @@ from stlib.profiles import (
     max_steps_from_environment,
     runs_folder,
 )
-from stlib.recipes import Recipe, get_recipe, prepare_loss
+from stlib.recipes import Recipe, get_recipe
 from stlib.runs import Run, peak_memory_mb, replace_folder, versions, write_json, write_text
 from stlib.trainer import (
     ENGINES,
@@ -45,12 +47,14 @@ SEED = 42  # the card's
 
 
 def is_fitted(recipe: Recipe, profile: Profile) -> bool:
-    """Whether the profile fits the recipe's rate and schedule to a short run, instead of running the start of a long one."""
-    return profile.fits_all or (profile.rate_scale != 1 and recipe.schedule_steps is None)
+    """Whether the recipe's schedule is fitted to a short run, and its rate with it, instead of running the start of a long one."""
+    return recipe.short or profile.fits_all or (profile.rate_scale != 1 and recipe.schedule_steps is None)
 
 
 def count_epochs(recipe: Recipe, profile: Profile) -> int:
-    """Passes over the pairs: the profile's where it fits the recipe, else the long run's."""
+    """Passes over the rows: the recipe's own, else the profile's where it fits the recipe, else the long run's."""
+    if recipe.epochs is not None:
+        return recipe.epochs
     return profile.epochs if is_fitted(recipe, profile) else PROFILES["full"].epochs
 
 
@@ -70,8 +74,9 @@ def train(
     log_every: int | None = None,
     resume: bool = False,
     engine: str | None = None,
+    start: str | Path | None = None,
 ) -> Run:
-    """Train the base model on NLI pairs with SoftmaxLoss and write a run folder.
+    """Train a model on NLI pairs (or a recipe's STS pairs) and write a run folder.
 
     Args:
         recipe: a name in ``recipes.RECIPES``, or a Recipe.
@@ -86,6 +91,7 @@ def train(
             on a processor; from the start where there is none yet. All other arguments must be the same.
         engine: ``packed`` (no padding, one pass a batch) or ``stock`` (the library's trainer as it is); by default
             what ``trainer.default_engine`` says. Both train the same recipe on the same batches.
+        start: a run or model folder whose encoder is trained on; the base model by default.
 
     With several processes (``torchrun --nproc_per_node=N -m stlib train …``) each takes its share of every batch, and
     the first one writes the run folder.
@@ -93,19 +99,20 @@ def train(
     Raises:
         UsageError: unknown names, missing data, a run folder that is in use; nothing has been written then.
     """
-    request = make_request(recipe, profile, data, nli_split, max_steps, seed)
+    request = make_request(recipe, profile, data, nli_split, max_steps, seed, start)
     asked, chosen = get_recipe(recipe), get_profile(profile)
+    batch_size = asked.batch_size or chosen.batch_size
     out = Path(out) if out else default_folder(request)
     device = best_device()
     engine = engine or default_engine(device)
     if engine not in ENGINES:
         raise UsageError(f"there is no engine {engine!r}: choose one of {', '.join(ENGINES)}")
-    if chosen.batch_size % processes():
-        raise UsageError(f"{processes()} processes cannot share batches of {chosen.batch_size} pairs: start 2, 4, 8, …")
+    if batch_size % processes():
+        raise UsageError(f"{processes()} processes cannot share batches of {batch_size} pairs: start 2, 4, 8, …")
     check_folder(out, resume)
-    dataset = load_pairs(request, data, chosen)
+    dataset = load_rows(asked, request, data, batch_size)
     epochs = count_epochs(asked, chosen)
-    total_steps = epochs * steps_an_epoch(len(dataset), chosen.batch_size, processes())
+    total_steps = epochs * steps_an_epoch(len(dataset), batch_size, processes())
     last_step = min(request["max_steps"] or total_steps, total_steps)
     recipe = asked.fitted_to(total_steps, chosen.rate_scale) if is_fitted(asked, chosen) else asked
     log_every = min(log_every or chosen.log_every, last_step)
@@ -121,20 +128,20 @@ def train(
     checkpoint = last_checkpoint(out, settings) if resume else None
     # Checkpoints fall on rows of the log, so that the first row after a resumed one averages over all of its steps.
     save_every = max(1, min(1_000, last_step // 2) // log_every) * log_every
-    args = training_arguments(out / "checkpoints", chosen, recipe, epochs, seed, log_every, save_every, device)
+    args = training_arguments(out / "checkpoints", batch_size, recipe, epochs, seed, log_every, save_every, device)
     first = args.process_index == 0
     if first:
-        print(describe(request, recipe, is_fitted(asked, chosen), chosen, len(dataset), last_step, device, engine))
+        print(describe(settings, recipe, recipe != asked, batch_size, len(dataset), last_step, device, chosen.time_gpu))
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / "unfinished.json", settings)
 
     hide_card_bar()
     set_seed(seed)
-    model = load_base(device)
-    loss = SoftmaxLoss(model, model.get_embedding_dimension(), num_labels=3)
-    prepare_loss(recipe, loss)
-    describe_model(model, request["source"])
-    first_head = loss.classifier.weight.detach().clone()
+    model = prepare_encoder(recipe, load_start(start, device))
+    loss = make_loss(recipe, model)
+    describe_model(model, request["source"], recipe.data)
+    head = head_of(loss)
+    first_head = head.weight.detach().clone() if head is not None else None
     torch.manual_seed(seed + args.process_index)  # from here on: dropout, which differs between processes
     trainer = make_trainer(loss, dataset, args, recipe, total_steps, last_step, engine, runs_folder() / "tokens")
     started = time.perf_counter()
@@ -151,13 +158,13 @@ def train(
         "steps": trainer.state.global_step,
         "total_steps": total_steps,
         "epochs": epochs,
-        "batch_size": chosen.batch_size,
+        "batch_size": batch_size,
         "difference_between_processes": difference_between_processes([*model.parameters(), *loss.parameters()]),
         "hardware": describe_device(),
         "seconds": round(seconds, 1),
         "resumed_at_step": step_of(checkpoint) if checkpoint else 0,  # the seconds are those since then
         "peak_memory_mb": peak_memory_mb(device),
-        "head_moved": round(float((loss.classifier.weight.detach() - first_head).norm()), 6),
+        "head_moved": None if head is None else round(float((head.weight.detach() - first_head).norm()), 6),
         "versions": versions(),
     }
     if first:
@@ -176,7 +183,11 @@ def finish(out: Path, trainer: NLITrainer, info: dict) -> None:
     trainer.model.model_card_data.training_logs = [
         {"Epoch": row["epoch"], "Step": row["step"], "Training Loss": float(row["loss"])} for row in rows
     ]
-    NLIClassifier(trainer.model, trainer.loss.classifier).save(temporary)
+    head = head_of(trainer.loss)
+    if head is None:
+        trainer.model.save_pretrained(str(temporary))
+    else:
+        NLIClassifier(trainer.model, head).save(temporary)
     replace_folder(temporary, out / "model")
     remember(trainer.model, out)
     card = with_effective_settings((out / "model" / "README.md").read_text(encoding="utf-8"), info)
@@ -220,11 +231,11 @@ def check_data() -> None:
     """Raise UsageError where the training or the test pairs of the chosen profile cannot be had; costs no training."""
     request = make_request("trained_head", None, None, None, None, SEED)
     profile = get_profile()
-    load_pairs(request, None, profile)
+    load_rows(get_recipe("trained_head"), request, None, profile.batch_size)
     corpora.nli("test", corpora.get_source(None, profile))
 
 
-def make_request(recipe, profile, data, nli_split, max_steps, seed) -> dict:
+def make_request(recipe, profile, data, nli_split, max_steps, seed, start=None) -> dict:
     """What was asked for, with names resolved: the same request means the same run."""
     chosen = get_profile(profile)
     if max_steps is not None and max_steps < 1:
@@ -236,17 +247,37 @@ def make_request(recipe, profile, data, nli_split, max_steps, seed) -> dict:
         "nli_split": nli_split or corpora.train_split(chosen),
         "max_steps": max_steps or max_steps_from_environment(),
         "seed": seed,
+        "start": "base" if start is None else str(start),
         "grammar_version": GRAMMAR_VERSION,
     }
 
 
-def load_pairs(request: dict, data, profile: Profile) -> Dataset:
-    dataset = corpora.nli(request["nli_split"], corpora.get_source(data, profile))
-    if len(dataset) < profile.batch_size:
+def load_rows(recipe: Recipe, request: dict, data, batch_size: int) -> Dataset:
+    """The rows to train on. Raises UsageError where they do not fill one batch."""
+    source = corpora.get_source(data, get_profile(request["profile"]))
+    if recipe.data == "nli":
+        split, read = request["nli_split"], functools.partial(corpora.nli, source=source)
+    else:  # the mini STS task has no train split: its validation pairs are free to train on
+        split = "train" if "train" in corpora.splits_of(recipe.data, source) else "validation"
+        read = functools.partial(corpora.sts, recipe.data, source=source)
+    pairs = read(split)
+    rows = training_rows(recipe, pairs)
+    if len(rows) < batch_size:
         raise UsageError(
-            f"the split {request['nli_split']!r} has {len(dataset)} pairs, fewer than one batch of {profile.batch_size}: choose a larger split"
+            f"the split {split!r} has {len(rows)} pairs, fewer than one batch of {batch_size}: choose a larger split"
         )
-    return dataset
+    return rows
+
+
+def load_start(start: str | Path | None, device: str) -> SentenceTransformer:
+    """The encoder to train: the base model, or that of a run or model folder."""
+    if start is None:
+        return load_base(device)
+    folder = Path(start)
+    if not (folder / "modules.json").is_file():
+        folder = Run.load(folder).model_folder
+    with quiet_loading():
+        return SentenceTransformer(str(folder), device=device)
 
 
 def default_folder(request: dict) -> Path:
@@ -315,17 +346,22 @@ def expected_time(steps: int, engine: str, precision: str) -> str:
     rate = next(rates[name] for name in names if name in rates)
     minutes = steps * rate / 60
     length = f"{minutes / 60:.1f} hours" if minutes >= 90 else f"{max(2, round(minutes))} minutes"
-    return f"about {length} on two cores ({rate:.2f} s a step where it was measured)"
+    return f"about {length} on two cores ({rate:.2f} s for 32 pairs where it was measured)"
 
 
 def describe(
-    request: dict, recipe: Recipe, fitted: bool, profile: Profile, rows: int, last_step: int, device: str, engine: str
+    settings: dict, recipe: Recipe, fitted: bool, batch_size: int, rows: int, last_step: int, device: str, time_gpu: str
 ) -> str:
     """What is about to be trained, in one line."""
-    expected = expected_time(last_step, engine, best_precision(device)) if device == "cpu" else profile.time_gpu
+    precision, engine = settings["precision"], settings["engine"]
+    columns = 3 if recipe.loss == "mnrl" else 2
+    as_pairs = round(last_step * batch_size * columns / 64)  # steps of 32 pairs that encode as many sentences
+    expected = expected_time(as_pairs, engine, precision) if device == "cpu" else time_gpu
     scaled = " (schedule and rate fitted to this short run)" if fitted else ""
+    split = settings["nli_split"] if recipe.data == "nli" else f"{recipe.data} train"
+    kind = "triplets" if recipe.loss == "mnrl" else "pairs"
     return (
-        f"training {recipe.name}, profile {profile.name}: {rows:,} pairs of {request['nli_split']} from {request['source']}, "
-        f"{last_step:,} steps of {profile.batch_size}, learning rate {recipe.learning_rate:g}, warm-up {recipe.warmup_steps} steps{scaled}, "
-        f"{engine} engine, {best_precision(device)} on {device}; expect {expected}"
+        f"training {recipe.name}, profile {settings['profile']}: {rows:,} {kind} of {split} from {settings['source']}, "
+        f"{last_step:,} steps of {batch_size}, learning rate {recipe.learning_rate:g}, warm-up {recipe.warmup_steps} steps{scaled}, "
+        f"{engine} engine, {precision} on {device}; expect {expected}"
     )

@@ -1,6 +1,8 @@
+import json
+from dataclasses import replace
+
 import pytest
 import torch
-from sentence_transformers.sentence_transformer.losses import SoftmaxLoss
 from transformers import get_linear_schedule_with_warmup
 
 from stlib.errors import UsageError
@@ -14,7 +16,6 @@ from stlib.recipes import (
     linear_schedule,
     make_optimizer,
     parameter_groups,
-    prepare_loss,
 )
 
 CARD_STEPS = 4 * 17_168
@@ -87,18 +88,6 @@ def test_the_optimizer_is_the_recipes(base):
     assert schedule.get_last_lr()[0] == 0.0
 
 
-def test_prepare_loss_freezes_enlarges_and_sets_dropout(base):
-    loss = SoftmaxLoss(base, 384, 3)
-    before = loss.classifier.weight.detach().clone()
-    prepare_loss(CARD, loss)
-    assert not loss.classifier.weight.requires_grad
-    torch.testing.assert_close(loss.classifier.weight.detach(), before)
-    prepare_loss(TRAINED_HEAD.fitted_to(100, 15), loss)
-    assert loss.classifier.weight.requires_grad
-    torch.testing.assert_close(loss.classifier.weight.detach(), TRAINED_HEAD.head_gain * before)
-    assert {module.p for module in base.modules() if isinstance(module, torch.nn.Dropout)} == {0.0}
-
-
 def test_a_short_run_gets_its_own_schedule():
     short = CARD.fitted_to(400, 15)
     assert (short.warmup_steps, short.schedule_steps, short.learning_rate) == (40, 400, 3e-4)
@@ -106,7 +95,19 @@ def test_a_short_run_gets_its_own_schedule():
     assert CARD_AS_PRINTED.fitted_to(400, 15).warmup_steps == 0
 
 
+def test_a_recipe_made_for_short_runs_keeps_its_rate():
+    short = replace(TRAINED_HEAD, short=True).fitted_to(400, 15)
+    assert (short.warmup_steps, short.schedule_steps, short.learning_rate) == (40, 400, TRAINED_HEAD.learning_rate)
+
+
+def test_a_recipe_survives_json():
+    assert json.loads(json.dumps(CARD.to_dict())) == CARD.to_dict()
+    wide = replace(CARD, matryoshka=(384, 64))
+    assert json.loads(json.dumps(wide.to_dict())) == wide.to_dict()
+
+
 def test_unknown_recipes_are_refused():
-    assert set(RECIPES) == {"card", "card_as_printed", "fit_defaults", "trained_head"}
+    assert {"card", "card_as_printed", "fit_defaults", "trained_head"} <= set(RECIPES)
+    assert all(name == recipe.name for name, recipe in RECIPES.items())
     with pytest.raises(UsageError, match="choose one of card, card_as_printed"):
         get_recipe("cards")

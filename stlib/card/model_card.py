@@ -24,7 +24,7 @@ FIELDS = (
 )  # fmt: skip
 
 
-def describe_model(model: SentenceTransformer, source: str) -> None:
+def describe_model(model: SentenceTransformer, source: str, task: str = "nli") -> None:
     """Tell the library's card generator the language, the licence and the data set, all without asking the hub.
 
     Call it before the trainer is made. ``local_files_only`` keeps the data set's id, which the library otherwise looks
@@ -35,10 +35,10 @@ def describe_model(model: SentenceTransformer, source: str) -> None:
     data.set_language("en")
     data.set_license("apache-2.0")  # the base model's
     if source == "mini corpora":
-        data.train_datasets = [{"name": "scene grammar"}]
+        data.train_datasets = [{"name": "scene grammar" if task == "nli" else "mini STS"}]
     else:
-        data.train_datasets = [{"name": "SNLI", "id": HUB_IDS["nli"]}]
-        data.datasets = [HUB_IDS["nli"]]
+        data.train_datasets = [{"name": "SNLI" if task == "nli" else task, "id": HUB_IDS[task]}]
+        data.datasets = [HUB_IDS[task]]
 
 
 def remember(model: SentenceTransformer, folder: Path) -> None:
@@ -129,29 +129,56 @@ def add_scores(classifier: NLIClassifier, run: Run, source: corpora.Source) -> N
     model.model_card_data.training_logs = log  # scores of the finished model are no rows of its training log
 
 
+LOSSES = {
+    "softmax": "SoftmaxLoss",
+    "mnrl": "MultipleNegativesRankingLoss, contradictions as hard negatives",
+    "cosent": "CoSENTLoss",
+    "angle": "AnglELoss",
+    "cosine": "CosineSimilarityLoss",
+}
+
+
+def describe_loss(recipe: Recipe) -> str:
+    """The loss in words, with what sets it apart."""
+    text = LOSSES[recipe.loss]
+    if recipe.loss in ("mnrl", "cosent", "angle"):
+        text += f", scale {recipe.scale:g}"
+    if recipe.multiply:
+        text += ", the head also sees u * v"
+    if not recipe.normalize:
+        text += ", embeddings not normalized"
+    if recipe.matryoshka:
+        text += f", on {', '.join(map(str, recipe.matryoshka))} dimensions (MatryoshkaLoss)"
+    return text
+
+
 def effective_settings(info: dict) -> list[tuple[str, str]]:
     """What ran, by name: the settings that the trainer's arguments, and so the library's list of them, do not show."""
     recipe = Recipe(**info["recipe"])
     end = recipe.schedule_steps or info["total_steps"]
     warmup = f"up over {recipe.warmup_steps:,} steps" if recipe.warmup_steps else "no warm-up"
-    if recipe.train_head:
+    if recipe.loss != "softmax":
+        head = "none: this loss compares embeddings"
+    elif recipe.train_head:
         rate = recipe.head_learning_rate or recipe.learning_rate
         head = f"trained, learning rate {rate:g}; it moved by {info['head_moved']:.4g}"
     else:
         head = "frozen at its random initialization: it was never given to the optimizer"
-    if recipe.head_gain != 1:
+    if recipe.loss == "softmax" and recipe.head_gain != 1:
         head += f"; its initial weights were multiplied by {recipe.head_gain:g}"
     return [
         ("recipe", f"`{recipe.name}`: {recipe.about}"),
+        ("loss", describe_loss(recipe)),
+        ("started from", "the base model" if info.get("start", "base") == "base" else f"the run `{Path(info['start']).name}`"),
         ("optimizer", f"AdamW, betas 0.9 and 0.999, epsilon 1e-8, learning rate {recipe.learning_rate:g}"),
         ("weight decay", f"{recipe.weight_decay:g} on weights, 0 on biases and LayerNorm"),
         ("schedule", f"linear: {warmup}, then down to zero at step {end:,}"),
-        ("steps", f"{info['steps']:,} of {info['total_steps']:,}, {info['batch_size']} pairs each"),
+        ("steps", f"{info['steps']:,} of {info['total_steps']:,}, {info['batch_size']} {'triplets' if recipe.loss == 'mnrl' else 'pairs'} each"),
         ("classifier head", head),
         ("gradient clipping", f"norm {recipe.max_grad_norm:g}, the encoder's parameters"),
         ("dropout", f"{recipe.dropout:g}"),
         ("seed", str(info["seed"])),
-        ("data", f"{info['rows']:,} pairs, `{info['nli_split']}` from {info['source']}, fingerprint `{info['data_fingerprint']}`"),
+        ("data", f"{info['rows']:,} {'triplets' if recipe.loss == 'mnrl' else 'pairs'}, `{info['nli_split'] if recipe.data == 'nli' else recipe.data + ' train'}` from {info['source']}, fingerprint `{info['data_fingerprint']}`"),
         ("engine", f"{info['engine']}, {info['precision']}, {info['processes']} process{'es' if info['processes'] > 1 else ''}"),
         ("hardware", info["hardware"]),
         ("final loss", f"{info['final_loss']:.4f} (mean over the steps since the log row before)"),
