@@ -6,6 +6,7 @@ from itertools import chain
 import numpy as np
 import pandas as pd
 from datasets import Dataset
+from scipy.stats import rankdata
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
@@ -153,6 +154,20 @@ def calibration_error(table: pd.DataFrame) -> float:
     """
     gaps = (table["confidence"] - table["accuracy"]).abs()
     return float((gaps * table["n"]).sum() / table["n"].sum())
+
+
+def rank_changes(gold: np.ndarray, before: np.ndarray, after: np.ndarray) -> pd.DataFrame:
+    """How training moved each pair in the order from the least to the most similar; the largest moves first.
+
+    Returns:
+        ``row`` (of the pair), ``gold_rank``, ``before`` and ``after`` (ranks from 1, ties share theirs), ``change``
+        (after less before) and ``towards_gold`` (whether the pair came nearer to the rank of its gold score).
+    """
+    table = pd.DataFrame({"row": np.arange(len(gold)), "gold_rank": rankdata(gold)})
+    table["before"], table["after"] = rankdata(before), rankdata(after)
+    table["change"] = table["after"] - table["before"]
+    table["towards_gold"] = (table["after"] - table["gold_rank"]).abs() < (table["before"] - table["gold_rank"]).abs()
+    return table.sort_values("change", key=np.abs, ascending=False, kind="stable")
 
 
 # ---- the geometry of embeddings ------------------------------------------------------------------------------------

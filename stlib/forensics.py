@@ -1,10 +1,7 @@
 """Who trained the published card? Hypotheses as recipes, their recorded runs, and what a frozen head allows at best."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
-from importlib.resources import files
 
 import numpy as np
 import pandas as pd
@@ -12,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from stlib import records
 from stlib.card.published import published_log
 from stlib.recipes import CARD, CARD_AS_PRINTED, FIT_DEFAULTS, Recipe
 
@@ -80,10 +78,9 @@ def perturb(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
     return changed
 
 
-@cache
 def record() -> dict:
-    """The recorded runs of ``tools/forensics.py``, from ``stlib/records/forensics.json``."""
-    return json.loads((files("stlib.records") / "forensics.json").read_text(encoding="utf-8"))
+    """The recorded runs of ``tools/forensics.py``."""
+    return records.load("forensics")
 
 
 def recorded(hypothesis: str | None = None) -> list[dict]:
@@ -91,10 +88,9 @@ def recorded(hypothesis: str | None = None) -> list[dict]:
     return [run for run in record()["runs"] if hypothesis in (None, run["hypothesis"])]
 
 
-@cache
 def cost_record() -> dict:
-    """The recorded runs of ``tools/head_cost.py``, from ``stlib/records/head_cost.json``."""
-    return json.loads((files("stlib.records") / "head_cost.json").read_text(encoding="utf-8"))
+    """The recorded runs of ``tools/head_cost.py``."""
+    return records.load("head_cost")
 
 
 COST_NAMES = {

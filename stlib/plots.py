@@ -261,3 +261,118 @@ def bounds(table: pd.DataFrame, plateau: float, ax: Axes | None = None) -> Axes:
     )
     ax.legend(loc="lower right")
     return ax
+
+
+def reliability(tables: Mapping[str, pd.DataFrame], ax: Axes | None = None) -> Axes:
+    """Accuracy against confidence for each classifier (what ``evaluation.calibration`` returns); larger dots hold more pairs."""
+    ax = new_axes(ax, 6.4, 5.0)
+    ax.plot([0, 1], [0, 1], color=BLACK, linestyle=":", label="as often right as it says")
+    styles = zip((BLUE, RED, GREEN), ("o", "s", "^"), ("-", "--", "-."), strict=True)
+    for (name, table), (color, marker, line) in zip(tables.items(), styles, strict=False):
+        ax.plot(table["confidence"], table["accuracy"], color=color, linestyle=line, label=name, marker=marker)
+        ax.scatter(
+            table["confidence"], table["accuracy"], s=20 + 300 * table["n"] / table["n"].sum(), color=color, alpha=0.35
+        )
+    ax.set(
+        xlabel="mean probability of the predicted label",
+        ylabel="share of pairs that are right",
+        xlim=(0.3, 1),
+        ylim=(0.3, 1),
+    )
+    ax.legend()
+    return ax
+
+
+def subset_changes(table: pd.DataFrame, models: Sequence[str], ax: Axes | None = None) -> Axes:
+    """Spearman of each subset less the base model's, one row a subset, one marker a model.
+
+    Args:
+        table: columns ``name`` (of the subset), ``model`` and ``change`` (in points).
+    """
+    names = list(dict.fromkeys(table["name"]))
+    ax = new_axes(ax, 8.0, 0.28 * len(names) + 1.4)
+    for model, color, marker in zip(models, (BLUE, RED, GREEN, PURPLE), ("o", "s", "^", "D"), strict=False):
+        rows = table[table["model"] == model].set_index("name").loc[names]
+        ax.plot(rows["change"], range(len(names)), marker, color=color, markersize=6, label=model)
+    ax.axvline(0, color=BLACK, linestyle="--", label="the base model")
+    ax.set_yticks(range(len(names)), names)
+    ax.invert_yaxis()
+    ax.set(xlabel="change of Spearman x 100 against the base model (points)", ylabel="subset")
+    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
+    return ax
+
+
+def geometry(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Uniformity against alignment, one marker a model (columns ``model``, ``uniformity``, ``alignment``)."""
+    ax = new_axes(ax, 6.4, 4.4)
+    styles = zip((BLACK, BLUE, RED, GREEN, PURPLE, ORANGE, SKY), ("*", "o", "s", "^", "D", "v", "P"), strict=True)
+    for row, (color, marker) in zip(table.itertuples(), styles, strict=False):
+        ax.plot(row.uniformity, row.alignment, marker, color=color, markersize=10, label=row.model)
+    ax.set(xlabel="uniformity (log; lower is more even)", ylabel="alignment (squared distance; lower is closer)")
+    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
+    return ax
+
+
+def planes(coordinates: Mapping[str, np.ndarray], labels: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """NLI pairs as points in a plane, one panel a model; colour and marker give the gold label."""
+    figure, axes = plt.subplots(
+        1, len(coordinates), figsize=(4.4 * len(coordinates), 4.2), layout="constrained", squeeze=False
+    )
+    for ax, (model, points) in zip(axes[0], coordinates.items(), strict=True):
+        for label, color, marker in zip(range(len(names)), (BLUE, ORANGE, RED), ("o", "^", "x"), strict=False):
+            rows = labels == label
+            ax.scatter(*points[rows].T, s=14, color=color, marker=marker, alpha=0.6, label=names[label])
+        ax.set(title=model, xlabel="first discriminant (deviations)", ylabel="second discriminant (deviations)")
+    axes[0][-1].legend(loc="upper left", bbox_to_anchor=(1.01, 1))
+    figure.align_labels()
+    return axes[0]
+
+
+def contest(table: pd.DataFrame, base: float, ax: Axes | None = None) -> Axes:
+    """What each contender has more than the base model, one row a contender, with a bar from the lowest to the highest seed.
+
+    Args:
+        table: columns ``contender``, ``mean``, ``low`` and ``high`` of the measure, in the order to draw.
+        base: the base model's value.
+    """
+    ax = new_axes(ax, 8.0, 0.4 * len(table) + 1.4)
+    places = np.arange(len(table))
+    errors = [table["mean"] - table["low"], table["high"] - table["mean"]]
+    ax.errorbar(
+        table["mean"], places, xerr=errors, fmt="o", color=BLUE, capsize=4, label="mean, lowest and highest seed"
+    )
+    ax.axvline(base, color=BLACK, linestyle="--", label=f"the base model: {base:.2f}")
+    ax.set_yticks(places, table["contender"])
+    ax.invert_yaxis()
+    ax.set(xlabel="Spearman x 100 on the validation pairs", ylabel="recipe")
+    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
+    return ax
+
+
+def growth(table: pd.DataFrame, ylabel: str, ax: Axes | None = None) -> Axes:
+    """A measure against the number of pairs, one line a series, one dot a seed (columns ``pairs``, ``value``, ``series``)."""
+    ax = new_axes(ax, 7.5, 4.2)
+    styles = zip((BLUE, RED, GREEN), ("o", "s", "^"), ("-", "--", "-."), strict=True)
+    for (name, rows), (color, marker, line) in zip(table.groupby("series", sort=False), styles, strict=False):
+        ax.plot(rows["pairs"], rows["value"], marker, color=color, alpha=0.6)
+        means = rows.groupby("pairs")["value"].mean()
+        ax.plot(means.index, means, line, color=color, label=f"{name}, mean")
+    ax.set_xscale("log")
+    ax.axhline(0, color=BLACK, linestyle=":", label="the base model")
+    ax.set(xlabel="NLI pairs that the model is trained on", ylabel=ylabel)
+    ax.legend()
+    return ax
+
+
+def by_dimensions(scores: Mapping[str, Mapping[int, float]], ax: Axes | None = None) -> Axes:
+    """Spearman against the number of leading dimensions that are kept, one line a model."""
+    ax = new_axes(ax, 7.5, 4.2)
+    styles = zip((BLACK, BLUE, RED, GREEN), ("*", "o", "s", "^"), (":", "-", "--", "-."), strict=True)
+    for (name, values), (color, marker, line) in zip(scores.items(), styles, strict=False):
+        ax.plot(list(values), list(values.values()), color=color, marker=marker, linestyle=line, label=name)
+    ax.set_xscale("log", base=2)
+    ticks = sorted({dimension for values in scores.values() for dimension in values})
+    ax.set_xticks(ticks, [str(tick) for tick in ticks])
+    ax.set(xlabel="leading dimensions kept", ylabel="Spearman x 100")
+    ax.legend()
+    return ax

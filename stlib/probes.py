@@ -7,6 +7,7 @@ import pandas as pd
 from datasets import Dataset
 from scipy.stats import t as student
 from sentence_transformers import SentenceTransformer
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
@@ -140,3 +141,15 @@ def nli_features(encoder: EncodeOnce, pairs: Dataset) -> np.ndarray:
 
     u, v = (torch.from_numpy(encoder.encode(list(pairs[name]))) for name in ("sentence_0", "sentence_1"))
     return pair_features(u, v).numpy()
+
+
+def discriminant_plane(model: SentenceTransformer | EncodeOnce, train: Dataset, test: Dataset) -> np.ndarray:
+    """NLI pairs of ``test`` in the plane that tells the labels of ``train`` apart best, shape (n, 2).
+
+    Linear discriminant analysis on (u, v, |u - v|): three labels span a plane. Each axis is in deviations within a label.
+    The plane is found on other pairs than it shows, so that what looks apart is apart.
+    """
+    encoder = remembering(model)
+    found = LinearDiscriminantAnalysis(solver="eigen", shrinkage=0.1, n_components=2)
+    found.fit(nli_features(encoder, train), np.asarray(train["label"]))
+    return found.transform(nli_features(encoder, test))

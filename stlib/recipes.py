@@ -117,7 +117,30 @@ TRAINED_HEAD = Recipe(
     short_dropout=0.0,
 )
 
-RECIPES = {recipe.name: recipe for recipe in (CARD, CARD_AS_PRINTED, FIT_DEFAULTS, TRAINED_HEAD)}
+# ---- the contest of notebook 08: the same NLI pairs, runs of hundreds of steps ------------------------------------------
+
+
+def contender(name: str, about: str, **changes) -> Recipe:
+    """A recipe for a short run: four passes over its rows in batches of 32, unless ``changes`` say otherwise."""
+    return Recipe(name=name, about=about, **{"short": True, "epochs": 4, "batch_size": 32, **changes})
+
+
+FAST_HEAD = {"train_head": True, "head_learning_rate": 4e-2, "head_gain": 8.0}
+
+SOFTMAX_FROZEN = contender("softmax_frozen", "SoftmaxLoss with a frozen head, as the card was trained")
+SOFTMAX_TRAINED = contender("softmax_trained", "SoftmaxLoss, the head trained at the encoder's rate", train_head=True)
+SOFTMAX_FAST = contender("softmax_fast", "SoftmaxLoss, a head eight times as large at the rate 0.04", **FAST_HEAD)
+SOFTMAX_PRODUCT = contender("softmax_product", "the same, and the head also sees u * v", multiply=True, **FAST_HEAD)
+SOFTMAX_FREE = contender(
+    "softmax_free", "SoftmaxLoss as in the Sentence-BERT paper: no Normalize, the head trained at the encoder's rate",
+    normalize=False, train_head=True,
+)  # fmt: skip
+COSENT = contender("cosent", "CoSENT on the scores 1, 0.5 and 0 of the labels", loss="cosent")
+ANGLE = contender("angle", "AnglE on the same scores", loss="angle")
+
+CONTENDERS = (SOFTMAX_FROZEN, SOFTMAX_TRAINED, SOFTMAX_FREE, SOFTMAX_FAST, SOFTMAX_PRODUCT, COSENT, ANGLE)
+
+RECIPES = {recipe.name: recipe for recipe in (CARD, CARD_AS_PRINTED, FIT_DEFAULTS, TRAINED_HEAD, *CONTENDERS)}
 
 
 def get_recipe(name: str | Recipe) -> Recipe:

@@ -6,7 +6,6 @@ import math
 import re
 import shutil
 import time
-from importlib.resources import files
 from pathlib import Path
 
 import torch
@@ -14,7 +13,7 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from transformers import set_seed
 
-from stlib import corpora
+from stlib import corpora, records
 from stlib.base_model import hide_card_bar, load_base, quiet_loading
 from stlib.card.model_card import describe_model, remember, with_effective_settings
 from stlib.errors import UsageError
@@ -340,8 +339,7 @@ def is_whole(checkpoint: Path, processes: int) -> bool:
 
 def expected_time(steps: int, engine: str, precision: str) -> str:
     """How long ``steps`` steps take on a processor, at the rates that ``stlib/records/bench_cpu.json`` holds."""
-    record = json.loads((files("stlib.records") / "bench_cpu.json").read_text(encoding="utf-8"))
-    rates = {row["variant"]: row["seconds_a_step"] for row in record["rows"]}
+    rates = {row["variant"]: row["seconds_a_step"] for row in records.load("bench_cpu")["rows"]}
     names = [f"{engine}, {precision}", engine, f"{engine}, fp32"]
     rate = next(rates[name] for name in names if name in rates)
     minutes = steps * rate / 60

@@ -1,0 +1,73 @@
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import spearmanr
+
+from stlib import contest, corpora
+from stlib.corpora import Source
+
+MINI = corpora.sts("sts", "test", Source("mini")).to_pandas()[["sentence1", "sentence2", "score"]]
+TRAIN = corpora.sts("sts", "validation", Source("mini")).to_pandas()[["sentence1", "sentence2", "score"]]
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """The contest's layout with mini pairs: one of STS13 is in STS-B train too, sides exchanged."""
+    folder = tmp_path_factory.mktemp("contest")
+    parts = {"train": TRAIN[:60], "validation": TRAIN[60:], "test": MINI[:60]}
+    (folder / contest.VALIDATION).mkdir()
+    for split, rows in parts.items():
+        rows.to_parquet(folder / contest.VALIDATION / f"{split}.parquet")
+    for task in contest.TESTS[:-1]:
+        (folder / task).mkdir()
+        MINI[60:].to_parquet(folder / task / "test.parquet")
+    exchanged = TRAIN[:1].rename(columns={"sentence1": "sentence2", "sentence2": "sentence1"})
+    exchanged["sentence1"] = exchanged["sentence1"].str.upper()
+    pd.concat([MINI[60:], exchanged]).to_parquet(folder / "sts13-sts" / "test.parquet")
+    return Source("folder", folder)
+
+
+@pytest.fixture(scope="module")
+def judge(source, base):
+    return contest.Judge(source, base, corpora.nli("train[:300]", Source("mini")))
+
+
+def test_pairs_that_were_chosen_on_are_found_whatever_their_order(judge):
+    assert [int((~rows).sum()) for rows in judge.rest.values()] == [0, 1, 0, 0, 0]
+    assert not judge.rest["sts13-sts"][-1]
+
+
+def test_the_base_model_does_not_beat_itself(judge, base):
+    scores = judge.score(base, nli=False)
+    assert scores["against_base"] == {"mean": 0, "low": 0, "high": 0, "n": 4 * 150 + 1 + 60}
+    assert scores["against_base_unseen"]["n"] == 4 * 150 + 60
+    assert scores["sts_mean"] == pytest.approx(np.mean(list(scores["sts"].values())), abs=0.01)
+
+
+def test_scores_are_scipys(judge, base):
+    scores = judge.score(base, nli=False)
+    u, v = (base.encode(MINI[60:][side].tolist()) for side in ("sentence1", "sentence2"))
+    expected = 100 * spearmanr(MINI[60:]["score"], (u * v).sum(axis=1)).statistic
+    assert scores["sts"]["sts12-sts"] == pytest.approx(expected, abs=0.2)  # the judge encodes in bf16
+
+
+def test_a_broken_encoder_loses(judge, base):
+    """Its weights are noise: the paired interval lies below zero."""
+    import copy
+
+    import torch
+
+    broken = copy.deepcopy(base)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in broken[0].auto_model.encoder.parameters():
+            parameter.normal_(0, 0.05)
+    assert judge.score(broken, nli=False)["against_base"]["high"] < 0
+
+
+def test_rounded_reaches_all_numbers():
+    assert contest.rounded({"a": 1.23456, "b": {"c": 2.0, "n": 3}, "d": None}) == {
+        "a": 1.23,
+        "b": {"c": 2.0, "n": 3},
+        "d": None,
+    }

@@ -1,0 +1,96 @@
+"""Train and score the contenders of notebook 08, several seeds each, on real pairs.
+
+    python tools/better_recipes.py --data DATA_FOLDER --nli-split validation --json stlib/records/better_recipes.json
+
+NLI is tested on SNLI test, so train on other pairs. Each run is a run folder under ``runs/better_recipes``; what is there
+already is neither trained nor scored again.
+"""
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+from long_runs import kept, record, run_name
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", required=True, help="a folder with real corpora")
+    parser.add_argument("--nli-split", default="train[:20000]")
+    parser.add_argument("--contenders", nargs="+", help="their names (default: all)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--train-only", action="store_true", help="train, and score another time")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    from stlib.corpora import Source, nli
+    from stlib.profiles import runs_folder
+    from stlib.recipes import CONTENDERS
+
+    source, folder = Source("folder", Path(options.data)), runs_folder() / "better_recipes"
+    recipes = [recipe for recipe in CONTENDERS if options.contenders is None or recipe.name in options.contenders]
+    runs = [(recipe, seed, folder / run_name(recipe.name, seed)) for seed in options.seeds for recipe in recipes]
+    for recipe, seed, out in runs:
+        if not (out / "run.json").exists():
+            train_one(recipe, seed, out, options)
+    if options.train_only:
+        return
+    from stlib.base_model import load_base
+    from stlib.contest import Judge
+    from stlib.runs import write_json
+
+    judge = Judge(source, load_base(), nli(options.nli_split, source))
+    base = scored(folder / "base.json", judge, load_base)
+    rows = [
+        {
+            "contender": recipe.name,
+            "seed": seed,
+            **kept_of(out),
+            **scored(out / "scores.json", judge, lambda o=out: load(o)),
+        }
+        for recipe, seed, out in runs
+    ]
+    if options.json:
+        about = (
+            "the contenders of notebook 08, trained on the same NLI pairs; chosen on STS-B train and validation, "
+            "confirmed on STS12-15 and STS-B test; NLI tested on SNLI test; encoders scored in bf16"
+        )
+        command = f"python tools/better_recipes.py --data DATA_FOLDER --nli-split {options.nli_split}"
+        write_json(options.json, record(about, command, rows, rows[0]["data_fingerprint"], base=base))
+
+
+def train_one(recipe, seed: int, out: Path, options: argparse.Namespace) -> None:
+    from stlib.training import train
+
+    shutil.rmtree(out, ignore_errors=True)
+    train(recipe, "full", out=out, data=options.data, nli_split=options.nli_split, seed=seed, log_every=20)
+    shutil.rmtree(out / "checkpoints", ignore_errors=True)
+
+
+def kept_of(out: Path) -> dict:
+    from stlib.runs import Run
+
+    return kept(Run.load(out).info)
+
+
+def load(out: Path):
+    """The run's classifier, or its encoder where it has no head."""
+    from stlib.nli_classifier import HEAD_WEIGHTS, NLIClassifier
+    from stlib.training import load_start
+
+    folder = out / "model"
+    return NLIClassifier.load(folder, "cpu") if (folder / HEAD_WEIGHTS).exists() else load_start(folder, "cpu")
+
+
+def scored(path: Path, judge, load_model) -> dict:
+    """The scores of one model, from ``path`` where they are there already."""
+    from stlib.runs import write_json
+
+    if not path.exists():
+        write_json(path, judge.score(load_model()))
+        print(path.parent.name, path.read_text(encoding="utf-8").replace("\n", " "), flush=True)
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""Score the base model, the card's recipe and a trained head on real corpora, as notebooks 05 and 06 show them.
+
+    python tools/real_evaluation.py --data DATA_FOLDER --card RUN --trained RUN --json stlib/records/evaluation.json
+
+The runs are those of ``tools/better_recipes.py`` (softmax_frozen and softmax_fast): trained on SNLI validation.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+
+SHOWN_PAIRS = 600  # in the picture of NLI pairs
+MOVED = 8  # pairs whose rank changed most
+SIMILAR = 4.0  # gold score from which an STS pair counts as one of the same meaning
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", required=True, help="a folder with real corpora")
+    parser.add_argument("--nli-split", default="validation", help="the NLI pairs that the runs were trained on")
+    parser.add_argument("--card", type=Path, required=True, help="a run of the card's recipe")
+    parser.add_argument("--trained", type=Path, required=True, help="a run with a trained head")
+    parser.add_argument("--json", type=Path, required=True)
+    options = parser.parse_args()
+    from stlib import corpora
+    from stlib.base_model import load_base
+    from stlib.contest import rounded
+    from stlib.nli_classifier import NLIClassifier
+    from stlib.profiles import PROFILES, describe_device
+    from stlib.runs import Run, versions, write_json
+
+    source = corpora.Source("folder", Path(options.data))
+    tasks, missing = corpora.available_tasks(PROFILES["full"].sts_tasks + PROFILES["full"].classification_tasks, source)
+    runs = {"card recipe": Run.load(options.card), "trained head": Run.load(options.trained)}
+    models = {
+        "base": load_base("cpu"),
+        **{name: NLIClassifier.load(run.model_folder, "cpu") for name, run in runs.items()},
+    }
+    started, scores, cosines = time.perf_counter(), {}, {}
+    for name, model in models.items():
+        scores[name], cosines[name] = score(model, tasks, source, options.nli_split)
+        print(name, f"{time.perf_counter() - started:.0f} s", flush=True)
+    write_json(
+        options.json,
+        {
+            "what": "base model, card's recipe and trained head (tools/better_recipes.py, seed 1) on real test sets, encoded in fp32",
+            "command": "python tools/real_evaluation.py --data DATA_FOLDER --card RUN --trained RUN",
+            "runs": {name: {key: run.info[key] for key in ("recipe", "rows", "steps", "seed", "data_fingerprint")} for name, run in runs.items()},
+            "data_fingerprints": {task: corpora.fingerprint(corpora.sts(task, "test", source)) for task in cosines["base"]},
+            "missing": missing,
+            "hardware": describe_device(),
+            "versions": versions(),
+            "seconds": round(time.perf_counter() - started),
+            "plane_labels": corpora.nli(f"test[:{SHOWN_PAIRS}]", source)["label"][:],
+            "against_base": rounded(against_base(cosines, source)),
+            "moved": {name: moved(cosines, name, source) for name in runs},
+            "models": rounded(scores),
+        },
+    )  # fmt: skip
+
+
+def score(model, tasks: list[str], source, nli_split: str) -> tuple[dict, dict]:
+    """All scores of one model, and its cosines of each STS task."""
+    from stlib import corpora
+    from stlib.encoding import EncodeOnce
+    from stlib.evaluation import calibration, is_sts, nli_scores, sts_scores, suite
+    from stlib.nli_classifier import NLIClassifier
+    from stlib.probes import discriminant_plane, nli_probe
+
+    classifier = model if isinstance(model, NLIClassifier) else None
+    encoder = EncodeOnce(classifier.encoder if classifier else model)
+    rows = list(suite(encoder, tasks, source, subsets=True))
+    train, test = corpora.nli(nli_split, source), corpora.nli("test", source)
+    found = {
+        "sts": [row for row in rows if "spearman" in row],
+        "probes": [row for row in rows if "protocol" in row],
+        "nli_refit": 100 * float(nli_probe(encoder, train, test).mean()),
+        "geometry": geometry(encoder, source, test),
+        "plane": np.round(discriminant_plane(encoder, train, test.select(range(SHOWN_PAIRS))), 2).tolist(),
+    }
+    if classifier:
+        nli = nli_scores(classifier, test, encoder)
+        table = calibration(nli["probabilities"], np.asarray(test["label"]))
+        found["nli"] = {
+            key: nli[key] for key in ("n", "accuracy", "low", "high", "macro_f1", "per_label", "calibration_error")
+        }
+        found["nli"] = {
+            key: value if isinstance(value, dict) or key == "n" else 100 * value for key, value in found["nli"].items()
+        }
+        found["nli"]["confusion"] = nli["confusion"].tolist()
+        found["nli"]["calibration"] = table.reset_index().to_dict("list")
+    cosines = {task: sts_scores(encoder, corpora.sts(task, "test", source), task)[1] for task in tasks if is_sts(task)}
+    return found, cosines
+
+
+def geometry(encoder, source, nli) -> dict[str, float]:
+    """Uniformity and mean cosine of all STS-B test sentences; alignment of its similar pairs; cosines of NLI labels."""
+    from stlib import corpora
+    from stlib.evaluation import alignment, mean_cosine, uniformity
+
+    pairs = corpora.sts("stsbenchmark-sts", "test", source).to_pandas()
+    similar = pairs[pairs["score"] >= SIMILAR]
+    everything = list(dict.fromkeys(pairs["sentence1"].tolist() + pairs["sentence2"].tolist()))
+    embeddings = encoder.encode(everything)
+    u, v = (encoder.encode(similar[side].tolist()) for side in ("sentence1", "sentence2"))
+    first, second = (encoder.encode(list(nli[side])) for side in ("sentence_0", "sentence_1"))
+    cosines, labels = (first * second).sum(axis=1), np.asarray(nli["label"])
+    return {
+        "n": len(everything),
+        "similar_pairs": len(similar),
+        "uniformity": uniformity(embeddings),
+        "mean_cosine": mean_cosine(embeddings),
+        "alignment": alignment(u, v),
+        "nli_cosines": {name: float(cosines[labels == label].mean()) for label, name in enumerate(corpora.NLI_LABELS)},
+    }
+
+
+def gold_scores(source, tasks) -> dict[str, np.ndarray]:
+    from stlib import corpora
+
+    return {task: np.asarray(corpora.sts(task, "test", source)["score"]) for task in tasks}
+
+
+def against_base(cosines: dict, source) -> dict:
+    """Each model less the base model, the mean over all STS tasks, with its paired interval."""
+    from stlib.bootstrap import paired_spearman
+
+    gold = gold_scores(source, cosines["base"])
+    return {
+        name: paired_spearman(gold, found, cosines["base"])._asdict()
+        for name, found in cosines.items()
+        if name != "base"
+    }
+
+
+def moved(cosines: dict, name: str, source) -> list[dict]:
+    """The STS-B test pairs that the training moved most: their row, gold score and ranks, not their text."""
+    from stlib.evaluation import rank_changes
+
+    task = "stsbenchmark-sts"
+    gold = gold_scores(source, [task])[task]
+    table = rank_changes(gold, cosines["base"][task], cosines[name][task])
+    share = round(100 * float(table["towards_gold"].mean()), 1)
+    rows = table.head(MOVED).assign(gold=gold[table["row"].head(MOVED)]).drop(columns="gold_rank")
+    return {"task": task, "n": len(gold), "towards_gold_percent": share, "rows": rows.astype(object).to_dict("records")}
+
+
+if __name__ == "__main__":
+    main()
