@@ -21,22 +21,6 @@ def validation_pairs(source: corpora.Source) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def pair_keys(pairs: pd.DataFrame) -> list[frozenset]:
-    """One key for each pair, whatever the order of its sentences, their case and the space around them."""
-    sides = (pairs[side].str.strip().str.lower() for side in ("sentence1", "sentence2"))
-    return [frozenset(pair) for pair in zip(*sides, strict=True)]
-
-
-def unseen(test: pd.DataFrame, validation: pd.DataFrame) -> np.ndarray:
-    """Which test pairs are in no validation pair, shape (n,).
-
-    STS-B was put together from the SemEval tasks (Cer et al. 2017, arXiv 1708.00055): many pairs of STS12 to STS15 are
-    in its train and validation splits too. What is chosen on those may be confirmed only on the rest.
-    """
-    seen = set(pair_keys(validation))
-    return np.array([key not in seen for key in pair_keys(test)])
-
-
 def cosines(encoder: EncodeOnce, pairs: pd.DataFrame) -> np.ndarray:
     u, v = (encoder.encode(pairs[side].tolist()) for side in ("sentence1", "sentence2"))
     u, v = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in (u, v))
@@ -61,7 +45,7 @@ class Judge:
         self.source, self.train_pairs, self.precision = source, train_pairs, precision
         self.validation = validation_pairs(source)
         self.tests = {task: corpora.sts(task, "test", source).to_pandas() for task in TESTS}
-        self.rest = {task: unseen(pairs, self.validation) for task, pairs in self.tests.items()}
+        self.rest = {task: corpora.unseen(pairs, self.validation) for task, pairs in self.tests.items()}
         self.base = self.test_cosines(EncodeOnce(base, precision))
 
     def test_cosines(self, encoder: EncodeOnce) -> dict[str, np.ndarray]:

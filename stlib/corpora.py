@@ -215,6 +215,22 @@ def sts(task: str, split: str = "test", source: Source | None = None) -> Dataset
         return table.cast_column("score", Value("float64"))
 
 
+def pair_keys(pairs: pd.DataFrame) -> list[frozenset]:
+    """One key for each pair, whatever the order of its sentences, their case and the space around them."""
+    sides = (pairs[side].str.strip().str.lower() for side in ("sentence1", "sentence2"))
+    return [frozenset(pair) for pair in zip(*sides, strict=True)]
+
+
+def unseen(pairs: pd.DataFrame, others: pd.DataFrame) -> np.ndarray:
+    """Which of the STS ``pairs`` are not among ``others``, shape (n,).
+
+    STS-B was put together from the SemEval tasks (Cer et al. 2017, arXiv 1708.00055): many pairs of STS12 to STS15 are
+    in its train and validation splits too. What is trained or chosen on those may be confirmed only on the rest.
+    """
+    seen = set(pair_keys(others))
+    return np.array([key not in seen for key in pair_keys(pairs)], dtype=bool)
+
+
 def classification(task: str, split: str = "train", source: Source | None = None) -> Dataset:
     """Labelled sentences: ``text``, ``label`` (whole numbers from 0), ``label_text`` where known.
 

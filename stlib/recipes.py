@@ -138,9 +138,37 @@ SOFTMAX_FREE = contender(
 COSENT = contender("cosent", "CoSENT on the scores 1, 0.5 and 0 of the labels", loss="cosent")
 ANGLE = contender("angle", "AnglE on the same scores", loss="angle")
 
-CONTENDERS = (SOFTMAX_FROZEN, SOFTMAX_TRAINED, SOFTMAX_FREE, SOFTMAX_FAST, SOFTMAX_PRODUCT, COSENT, ANGLE)
+RANKING_LONG = contender(
+    "ranking_long", "MultipleNegativesRankingLoss, contradictions as hard negatives, eight passes at a usual rate",
+    loss="mnrl", epochs=8, batch_size=64,
+)  # fmt: skip
+# Chosen on validation pairs: one quick pass without dropout does more good than a long one.
+RANKING = contender(
+    "ranking", "the same loss, one quick pass without dropout",
+    loss="mnrl", epochs=1, batch_size=64, learning_rate=1e-4, dropout=0.0,
+)  # fmt: skip
+RANKING_MATRYOSHKA = replace(
+    RANKING, name="ranking_matryoshka", about="ranking, also on the first 256, 128, 64 and 32 dimensions",
+    matryoshka=(384, 256, 128, 64, 32),
+)  # fmt: skip
+STS_STAGE = contender("sts_stage", "CoSENT on the training pairs of STS-B", loss="cosent", data="stsbenchmark-sts")
 
-RECIPES = {recipe.name: recipe for recipe in (CARD, CARD_AS_PRINTED, FIT_DEFAULTS, TRAINED_HEAD, *CONTENDERS)}
+CONTENDERS = (
+    SOFTMAX_FROZEN,
+    SOFTMAX_TRAINED,
+    SOFTMAX_FREE,
+    SOFTMAX_FAST,
+    SOFTMAX_PRODUCT,
+    COSENT,
+    ANGLE,
+    RANKING_LONG,
+    RANKING,
+    RANKING_MATRYOSHKA,
+)
+
+RECIPES = {
+    recipe.name: recipe for recipe in (CARD, CARD_AS_PRINTED, FIT_DEFAULTS, TRAINED_HEAD, *CONTENDERS, STS_STAGE)
+}
 
 
 def get_recipe(name: str | Recipe) -> Recipe:

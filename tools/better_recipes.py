@@ -13,12 +13,15 @@ from pathlib import Path
 
 from long_runs import kept, record, run_name
 
+SOUPS = {"ranking_soup": "ranking", "ranking_matryoshka_soup": "ranking_matryoshka"}
+MEMBERS = 8  # runs that a soup averages: eight times one pass, where ranking_long takes eight passes
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, help="a folder with real corpora")
     parser.add_argument("--nli-split", default="train[:20000]")
-    parser.add_argument("--contenders", nargs="+", help="their names (default: all)")
+    parser.add_argument("--contenders", nargs="+", help="their names (default: all, and the soups)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--train-only", action="store_true", help="train, and score another time")
     parser.add_argument("--json", type=Path)
@@ -28,11 +31,15 @@ def main() -> None:
     from stlib.recipes import CONTENDERS
 
     source, folder = Source("folder", Path(options.data)), runs_folder() / "better_recipes"
-    recipes = [recipe for recipe in CONTENDERS if options.contenders is None or recipe.name in options.contenders]
-    runs = [(recipe, seed, folder / run_name(recipe.name, seed)) for seed in options.seeds for recipe in recipes]
-    for recipe, seed, out in runs:
-        if not (out / "run.json").exists():
-            train_one(recipe, seed, out, options)
+    names = [name for name in (*(c.name for c in CONTENDERS), *SOUPS) if name in (options.contenders or [name])]
+    runs = [(name, seed, folder / run_name(name, seed)) for seed in options.seeds for name in names]
+    for name, seed, out in runs:
+        if (out / "run.json").exists():
+            continue
+        if name in SOUPS:
+            cook(SOUPS[name], seed, out, options)
+        else:
+            train_one(name, seed, out, options)
     if options.train_only:
         return
     from stlib.base_model import load_base
@@ -42,29 +49,38 @@ def main() -> None:
     judge = Judge(source, load_base(), nli(options.nli_split, source))
     base = scored(folder / "base.json", judge, load_base)
     rows = [
-        {
-            "contender": recipe.name,
-            "seed": seed,
-            **kept_of(out),
-            **scored(out / "scores.json", judge, lambda o=out: load(o)),
-        }
-        for recipe, seed, out in runs
+        {"contender": name, "seed": seed, **kept_of(out), **scored(out / "scores.json", judge, lambda o=out: load(o))}
+        for name, seed, out in sorted(runs, key=lambda run: names.index(run[0]))
     ]
     if options.json:
         about = (
             "the contenders of notebook 08, trained on the same NLI pairs; chosen on STS-B train and validation, "
-            "confirmed on STS12-15 and STS-B test; NLI tested on SNLI test; encoders scored in bf16"
+            "confirmed on STS12-15 and STS-B test; NLI tested on SNLI test; encoders scored in bf16; two runs at a time "
+            "on one thread each, beside other work, so that seconds are no timings"
         )
         command = f"python tools/better_recipes.py --data DATA_FOLDER --nli-split {options.nli_split}"
         write_json(options.json, record(about, command, rows, rows[0]["data_fingerprint"], base=base))
 
 
-def train_one(recipe, seed: int, out: Path, options: argparse.Namespace) -> None:
+def train_one(recipe: str, seed: int, out: Path, options: argparse.Namespace) -> None:
     from stlib.training import train
 
     shutil.rmtree(out, ignore_errors=True)
     train(recipe, "full", out=out, data=options.data, nli_split=options.nli_split, seed=seed, log_every=20)
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
+
+
+def cook(recipe: str, seed: int, out: Path, options: argparse.Namespace, members: int = MEMBERS) -> None:
+    """Average ``members`` runs of a recipe; soup 2 has the seeds 21, 22, ... Its members are removed afterwards."""
+    from stlib.averaging import average_runs
+    from stlib.runs import Run
+
+    parts = out.with_name(out.name + "-members")
+    for number in range(1, members + 1):
+        if not (parts / str(number) / "run.json").exists():
+            train_one(recipe, 10 * seed + number, parts / str(number), options)
+    average_runs([Run.load(parts / str(number)) for number in range(1, members + 1)], out)
+    shutil.rmtree(parts)
 
 
 def kept_of(out: Path) -> dict:
