@@ -124,3 +124,49 @@ def test_bounds_draw_a_point_a_head():
     ax = plots.bounds(pd.DataFrame({"free": [0.55, 0.56], "shared": [0.72, 0.73]}), 0.907)
     assert [line.get_ydata().tolist() for line in ax.get_lines()[:2]] == [[0.55, 0.56], [0.72, 0.73]]
     assert labelled(ax)
+
+
+def test_reliability_draws_each_classifier_and_the_diagonal():
+    table = pd.DataFrame({"n": [10, 30], "confidence": [0.5, 0.9], "accuracy": [0.4, 0.8]})
+    ax = plots.reliability({"one": table, "two": table})
+    assert labelled(ax)
+    assert ax.get_lines()[1].get_ydata().tolist() == [0.4, 0.8]
+    assert len(ax.get_legend().get_texts()) == 3
+
+
+def test_changes_are_drawn_subset_by_subset():
+    table = pd.DataFrame({"name": ["a", "b", "a", "b"], "model": ["x", "x", "y", "y"], "change": [1, -2, 3, 4]})
+    ax = plots.subset_changes(table, ["x", "y"])
+    assert labelled(ax)
+    assert [line.get_xdata().tolist() for line in ax.get_lines()[:2]] == [[1, -2], [3, 4]]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"]
+
+
+def test_geometry_and_planes_draw_every_model():
+    table = pd.DataFrame({"model": ["x", "y"], "uniformity": [-3.0, -2.0], "alignment": [0.2, 0.3]})
+    ax = plots.geometry(table)
+    assert labelled(ax)
+    assert [line.get_xdata()[0] for line in ax.get_lines()] == [-3, -2]
+    points = np.arange(12.0).reshape(6, 2)
+    axes = plots.planes({"x": points, "y": points}, np.array([0, 1, 2] * 2), ["E", "N", "C"])
+    assert [ax.get_title() for ax in axes] == ["x", "y"]
+    assert all(labelled(ax) for ax in axes)
+    assert axes[0].collections[1].get_offsets().tolist() == [[2, 3], [8, 9]]
+
+
+def test_the_contest_is_drawn_from_the_best_to_the_worst():
+    table = pd.DataFrame({"contender": ["a", "b"], "mean": [82.0, 80.0], "low": [81.5, 79.0], "high": [82.5, 81.0]})
+    ax = plots.contest(table, 81.0)
+    assert labelled(ax)
+    assert ax.get_lines()[0].get_xdata().tolist() == [82.0, 80.0]
+    assert ax.yaxis_inverted()
+
+
+def test_growth_and_dimensions():
+    table = pd.DataFrame({"pairs": [10, 10, 100], "value": [0.1, 0.3, 0.5], "series": ["all"] * 3})
+    ax = plots.growth(table, "points")
+    assert labelled(ax)
+    assert ax.get_lines()[1].get_ydata().tolist() == [0.2, 0.5]
+    ax = plots.by_dimensions({"base": {32: 60.0, 384: 80.0}})
+    assert labelled(ax)
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["32", "384"]

@@ -98,12 +98,12 @@ def load(out: Path):
     return NLIClassifier.load(folder, "cpu") if (folder / HEAD_WEIGHTS).exists() else load_start(folder, "cpu")
 
 
-def scored(path: Path, judge, load_model) -> dict:
+def scored(path: Path, judge, load_model, nli: bool = True) -> dict:
     """The scores of one model, from ``path`` where they are there already."""
     from stlib.runs import write_json
 
     if not path.exists():
-        write_json(path, judge.score(load_model()))
+        write_json(path, judge.score(load_model(), nli))
         print(path.parent.name, path.read_text(encoding="utf-8").replace("\n", " "), flush=True)
     return json.loads(path.read_text(encoding="utf-8"))
 

@@ -1,0 +1,55 @@
+"""How the winner of notebook 08 grows with the number of NLI pairs, on real pairs.
+
+    python tools/more_pairs.py --data DATA_FOLDER --json stlib/records/more_pairs.json
+
+Each point is the average of four runs. Runs are kept under ``runs/more_pairs``, as in ``tools/better_recipes.py``.
+"""
+
+import argparse
+from pathlib import Path
+
+from better_recipes import cook, kept_of, load, scored
+from long_runs import record
+
+SPLITS = ("validation[:1230]", "validation[:2460]", "validation[:4920]", "validation", "validation+test")
+MEMBERS = 4
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", required=True, help="a folder with real corpora")
+    parser.add_argument("--recipe", default="ranking")
+    parser.add_argument("--splits", nargs="+", default=SPLITS, help="NLI splits, from few pairs to many")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--json", type=Path, required=True)
+    options = parser.parse_args()
+    from stlib.base_model import load_base
+    from stlib.contest import Judge
+    from stlib.corpora import Source, nli
+    from stlib.profiles import runs_folder
+    from stlib.runs import write_json
+
+    source = Source("folder", Path(options.data))
+    judge, rows = Judge(source, load_base(), None), []
+    for number, split in enumerate(options.splits):
+        pairs = len(nli(split, source))
+        for seed in options.seeds:
+            out = runs_folder() / "more_pairs" / f"{number}-seed{seed}"
+            if not (out / "run.json").exists():
+                arguments = argparse.Namespace(data=options.data, nli_split=split)
+                cook(options.recipe, seed, out, arguments, MEMBERS)
+            scores = scored(out / "scores.json", judge, lambda o=out: load(o), nli=False)
+            rows.append({"nli_split": split, "pairs": pairs, "seed": seed, **kept_of(out), **scores})
+    about = (
+        f"{options.recipe}, the average of {MEMBERS} runs, on growing numbers of NLI pairs, against the base model on "
+        "STS12-15 and STS-B test; encoders scored in bf16; seconds are no timings"
+    )
+    command = "python tools/more_pairs.py --data DATA_FOLDER"
+    write_json(
+        options.json,
+        record(about, command, rows, rows[-1]["data_fingerprint"], base=judge.score(load_base(), nli=False)),
+    )
+
+
+if __name__ == "__main__":
+    main()
