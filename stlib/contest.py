@@ -13,6 +13,7 @@ from stlib.probes import nli_probe, probe_scores
 TESTS = ("sts12-sts", "sts13-sts", "sts14-sts", "sts15-sts", "stsbenchmark-sts")
 VALIDATION = "stsbenchmark-sts"  # its train and validation splits
 PROBES = ("cr", "trec")
+DIMENSIONS = (384, 256, 128, 64, 32)
 
 
 def validation_pairs(source: corpora.Source) -> pd.DataFrame:
@@ -21,8 +22,9 @@ def validation_pairs(source: corpora.Source) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def cosines(encoder: EncodeOnce, pairs: pd.DataFrame) -> np.ndarray:
-    u, v = (encoder.encode(pairs[side].tolist()) for side in ("sentence1", "sentence2"))
+def cosines(encoder: EncodeOnce, pairs: pd.DataFrame, dimensions: int | None = None) -> np.ndarray:
+    """The cosine of each pair, shape (n,), on the first ``dimensions`` of the embeddings, or on all."""
+    u, v = (encoder.encode(pairs[side].tolist())[:, :dimensions] for side in ("sentence1", "sentence2"))
     u, v = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in (u, v))
     return (u * v).sum(axis=1)
 
@@ -61,7 +63,8 @@ class Judge:
             nli: whether to score NLI and probes too, not STS alone.
 
         Returns:
-            ``validation`` (Spearman x 100 of the validation pairs, all in one), ``sts`` (of each test task),
+            ``validation`` (Spearman x 100 of the validation pairs, all in one) and ``validation_by_dimensions`` (on the
+            first dimensions only), ``sts`` (of each test task),
             ``sts_mean``, ``against_base`` and ``against_base_unseen`` (difference of the means with its paired interval,
             on all test pairs and on those that are in no validation pair); and with ``nli``: ``nli_accuracy`` (of the
             head, None without one), ``nli_refit`` (of a fresh head) and ``probes`` (SentEval's protocol), in percent.
@@ -72,6 +75,10 @@ class Judge:
         gold = {task: pairs["score"].to_numpy() for task, pairs in self.tests.items()}
         scores = {
             "validation": spearman(self.validation["score"], cosines(encoder, self.validation)),
+            "validation_by_dimensions": {
+                str(kept): spearman(self.validation["score"], cosines(encoder, self.validation, kept))
+                for kept in DIMENSIONS
+            },
             "sts": {task: spearman(gold[task], found[task]) for task in TESTS},
         }
         scores["sts_mean"] = float(np.mean(list(scores["sts"].values())))

@@ -24,16 +24,17 @@ class EncodeOnce:
     Args:
         model: any ``SentenceTransformer``.
         precision: of the matrix products, ``fp32`` or ``bf16``. Scores are published in fp32.
-        batch_size: sentences a batch.
+        batch_size: sentences a batch; by default 64 in fp32 and 256 in bf16, which need that many to be at their best.
 
     Raises:
         UsageError: an unknown precision.
     """
 
-    def __init__(self, model: SentenceTransformer, precision: str = "fp32", batch_size: int = 64):
+    def __init__(self, model: SentenceTransformer, precision: str = "fp32", batch_size: int | None = None):
         if precision not in PRECISIONS:
             raise UsageError(f"there is no precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
-        self.model, self.precision, self.batch_size = model, precision, batch_size
+        self.model, self.precision = model, precision
+        self.batch_size = batch_size or {"fp32": 64, "bf16": 256}[precision]
         self.rows: dict[str, int] = {}
         self.embeddings = np.empty((0, model.get_embedding_dimension()), dtype=np.float32)
 

@@ -71,3 +71,12 @@ def test_rounded_reaches_all_numbers():
         "b": {"c": 2.0, "n": 3},
         "d": None,
     }
+
+
+def test_the_first_dimensions_are_scored_alone(judge, base):
+    found = judge.score(base, nli=False)
+    assert found["validation_by_dimensions"]["384"] == found["validation"]
+    u, v = (base.encode(judge.validation[side].tolist())[:, :32] for side in ("sentence1", "sentence2"))
+    cosine = (u * v).sum(axis=1) / (np.linalg.norm(u, axis=1) * np.linalg.norm(v, axis=1))
+    expected = 100 * spearmanr(judge.validation["score"], cosine).statistic
+    assert found["validation_by_dimensions"]["32"] == pytest.approx(expected, abs=0.5)

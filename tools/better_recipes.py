@@ -49,13 +49,18 @@ def main() -> None:
     judge = Judge(source, load_base(), nli(options.nli_split, source))
     base = scored(folder / "base.json", judge, load_base)
     rows = [
-        {"contender": name, "seed": seed, **kept_of(out), **scored(out / "scores.json", judge, lambda o=out: load(o))}
+        {
+            "contender": name,
+            "seed": seed,
+            **kept_of(out),
+            **scored(out / "scores.json", judge, lambda o=out: load(o), seed == 1),
+        }
         for name, seed, out in sorted(runs, key=lambda run: names.index(run[0]))
     ]
     if options.json:
         about = (
             "the contenders of notebook 08, trained on the same NLI pairs; chosen on STS-B train and validation, "
-            "confirmed on STS12-15 and STS-B test; NLI tested on SNLI test; encoders scored in bf16; two runs at a time "
+            "confirmed on STS12-15 and STS-B test; NLI (tested on SNLI test) and probes for seed 1 alone; encoders scored in bf16; two runs at a time "
             "on one thread each, beside other work, so that seconds are no timings"
         )
         command = f"python tools/better_recipes.py --data DATA_FOLDER --nli-split {options.nli_split}"

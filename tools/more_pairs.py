@@ -11,7 +11,7 @@ from pathlib import Path
 from better_recipes import cook, kept_of, load, scored
 from long_runs import record
 
-SPLITS = ("validation[:1230]", "validation[:2460]", "validation[:4920]", "validation", "validation+test")
+SPLITS = ("validation[:1230]", "validation[:4920]", "validation", "validation+test")
 MEMBERS = 4
 
 

@@ -30,7 +30,7 @@ def main() -> None:
     source, rows = Source("folder", Path(options.data)), []
     base, of_base = scores(EncodeOnce(load_base("cpu")), source)
     for seed, winner in enumerate(options.starts, 1):
-        for name, start in {"base": None, "winner": winner}.items():
+        for name, start in {"winner": winner, "base": None}.items():
             out = runs_folder() / "sts_stage" / f"{name}-seed{seed}"
             if not (out / "run.json").exists():
                 train_one(start, seed, out, options)
@@ -40,7 +40,7 @@ def main() -> None:
     write_json(
         options.json,
         record(
-            "CoSENT on STS-B's training pairs, from the base model and from the winner on NLI pairs, scored in fp32",
+            "CosineSimilarityLoss on STS-B's training pairs, from the base model and from the winner on NLI pairs, scored in fp32",
             "python tools/sts_stage.py --data DATA_FOLDER --starts RUN RUN RUN",
             rows,
             rows[0]["data_fingerprint"],
