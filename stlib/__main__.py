@@ -50,6 +50,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("--profile", help="mini, small or full (default: mini, or small with --data)")
     evaluate.add_argument("--data", help="mini, hub or a folder with parquet files")
+    evaluate.add_argument(
+        "--nli-split", help="what the fresh head of the task nli-probe is trained on (default: the profile's)"
+    )
     evaluate.add_argument("--subsets", action="store_true", help="also score each subset of an STS task")
     evaluate.add_argument("--protocol", help="of the probes: senteval or mteb (default: both)")
     evaluate.add_argument("--precision", default="fp32", help="of the encoder: fp32 or bf16 (default: fp32)")
@@ -135,7 +138,9 @@ def run_evaluate(options) -> None:
     protocols = PROTOCOLS if options.protocol is None else (options.protocol,)
     model = classifier if "nli" in tasks else encoder
     results = []
-    for row in suite(model, tasks, source, protocols, options.subsets, options.precision, progress=True):
+    for row in suite(
+        model, tasks, source, protocols, options.subsets, options.precision, options.nli_split, progress=True
+    ):
         results.append(row)
         print(describe_row(row), flush=True)
     if options.json:
@@ -174,7 +179,7 @@ def split_tasks(text: str | None, profile, source) -> list[str]:
             print(f"not in {source}: {', '.join(missing)}", file=sys.stderr)
         return have
     tasks = [task.strip() for task in text.split(",") if task.strip()]
-    _, missing = corpora.available_tasks(tuple(task for task in tasks if task != "nli"), source)
+    _, missing = corpora.available_tasks(tuple(task for task in tasks if not task.startswith("nli")), source)
     if missing or not tasks:
         wanted = missing[0] if missing else text
         raise_usage(f"there is no task {wanted!r} in {source}: name tasks with --tasks, and where they are with --data")

@@ -16,7 +16,8 @@ from stlib.bootstrap import bootstrap_mean, bootstrap_spearman
 from stlib.encoding import EncodeOnce, remembering
 from stlib.errors import UsageError
 from stlib.nli_classifier import NLIClassifier
-from stlib.probes import PROTOCOLS, probe_scores
+from stlib.probes import PROTOCOLS, nli_probe, probe_scores
+from stlib.profiles import get_profile
 
 STS_COLUMNS = ["task", "subset", "n", "spearman", "low", "high", "pearson"]
 
@@ -215,16 +216,19 @@ def suite(
     protocols: Sequence[str] = PROTOCOLS,
     subsets: bool = False,
     precision: str = "fp32",
+    nli_split: str | None = None,
     progress: bool = False,
 ) -> Iterator[dict]:
     """Score a model on any mixture of tasks, row by row; every distinct sentence is encoded once for all of them.
 
     Args:
         model: an encoder, or a classifier where ``nli`` is among the tasks.
-        tasks: STS tasks, classification tasks, and ``nli`` (its test split).
+        tasks: STS tasks, classification tasks, ``nli`` (the classifier on the NLI test split) and ``nli-probe`` (a fresh
+            head on the finished encoder, for models without one too).
         protocols: of the probes; each classification task is scored under all of them.
         subsets: also score each subset of an STS task.
         precision: of the encoder, ``fp32`` or ``bf16``.
+        nli_split: what the head of ``nli-probe`` is trained on; ``STLIB_NLI_SPLIT`` or the profile's own by default.
         progress: draw a bar while sentences are encoded.
 
     Yields:
@@ -233,13 +237,14 @@ def suite(
     Raises:
         UsageError: ``nli`` for a model without a head, or a task that the source does not have.
     """
-    source = source or corpora.get_source()
+    source, nli_split = source or corpora.get_source(), nli_split or corpora.train_split(get_profile())
     classifier = model if isinstance(model, NLIClassifier) else None
     if "nli" in tasks and classifier is None:
         raise UsageError("the task nli needs a model with an NLI head: name a run folder, or leave nli out")
     encoder = classifier.encoder if classifier else model
     encoder = encoder if isinstance(encoder, EncodeOnce) else EncodeOnce(encoder, precision)
-    encoder.encode(list(chain.from_iterable(sentences_of(task, source) for task in tasks)), progress)
+    columns = chain.from_iterable(columns_of(task, source, nli_split) for task in tasks)
+    encoder.encode(list(chain.from_iterable(columns)), progress)
     for task in tasks:
         if task == "nli":
             scores = nli_scores(classifier, corpora.nli("test", source), encoder)
@@ -247,21 +252,33 @@ def suite(
                 "task": task,
                 **{key: value for key, value in scores.items() if key not in ("confusion", "probabilities")},
             }
+        elif task == "nli-probe":
+            yield {"task": task, **nli_probe_scores(encoder, source, nli_split)}
         elif is_sts(task):
             yield from sts_table(encoder, [task], source, subsets=subsets).to_dict("records")
         else:
             yield from (probe_scores(encoder, task, source, protocol) for protocol in protocols)
 
 
-def sentences_of(task: str, source: corpora.Source):
-    """All sentences that scoring a task asks for, repetitions included."""
-    if task == "nli":
-        tables, columns = [corpora.nli("test", source)], ("sentence_0", "sentence_1")
+def nli_probe_scores(encoder: EncodeOnce, source: corpora.Source, split: str) -> dict:
+    """``n``, ``accuracy`` in percent and its 95 % interval ``low`` to ``high`` of a fresh NLI head (``probes.nli_probe``)."""
+    correct = nli_probe(encoder, corpora.nli(split, source), corpora.nli("test", source))
+    low, high = bootstrap_mean(correct)
+    return {
+        "protocol": "fresh head", "n": len(correct), "accuracy": 100 * float(correct.mean()), "low": 100 * low, "high": 100 * high,
+    }  # fmt: skip
+
+
+def columns_of(task: str, source: corpora.Source, nli_split: str) -> list[list[str]]:
+    """The columns of text that scoring a task asks for."""
+    if task.startswith("nli"):
+        splits = ("test",) if task == "nli" else (nli_split, "test")
+        tables, names = [corpora.nli(split, source) for split in splits], ("sentence_0", "sentence_1")
     elif is_sts(task):
-        tables, columns = [corpora.sts(task, "test", source)], ("sentence1", "sentence2")
+        tables, names = [corpora.sts(task, "test", source)], ("sentence1", "sentence2")
     else:
-        tables, columns = (
+        tables, names = (
             [corpora.classification(task, split, source) for split in corpora.splits_of(task, source)],
             ("text",),
         )
-    return chain.from_iterable(table[column] for table in tables for column in columns)
+    return [list(table[name]) for table in tables for name in names]

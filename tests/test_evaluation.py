@@ -102,6 +102,12 @@ def test_a_suite_encodes_each_sentence_once_and_gives_the_same_rows(base, monkey
     assert rows[1]["accuracy"] == evaluation.nli_scores(classifier, corpora.nli("test", MINI))["accuracy"]
 
 
+def test_a_fresh_head_scores_a_model_without_one(base):
+    (row,) = evaluation.suite(base, ["nli-probe"], MINI, nli_split="train[:600]")
+    assert (row["protocol"], row["n"]) == ("fresh head", 3_000)
+    assert 45 < row["low"] < row["accuracy"] < row["high"] < 100
+
+
 def test_a_suite_with_nli_needs_a_head(base):
     with pytest.raises(UsageError, match="NLI head"):
         list(evaluation.suite(base, ["nli"], MINI))

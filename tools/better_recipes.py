@@ -24,6 +24,7 @@ def main() -> None:
     parser.add_argument("--contenders", nargs="+", help="their names (default: all, and the soups)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--train-only", action="store_true", help="train, and score another time")
+    parser.add_argument("--collect", action="store_true", help="train nothing: score and record what is there")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     from stlib.corpora import Source, nli
@@ -33,6 +34,8 @@ def main() -> None:
     source, folder = Source("folder", Path(options.data)), runs_folder() / "better_recipes"
     names = [name for name in (*(c.name for c in CONTENDERS), *SOUPS) if name in (options.contenders or [name])]
     runs = [(name, seed, folder / run_name(name, seed)) for seed in options.seeds for name in names]
+    if options.collect:
+        runs = [run for run in runs if (run[2] / "run.json").exists()]
     for name, seed, out in runs:
         if (out / "run.json").exists():
             continue

@@ -1,0 +1,129 @@
+"""Time the evaluation suite against encoding each column of each task with ``model.encode``, side by side.
+
+    python tools/evaluation_speed.py --data DATA_FOLDER --json stlib/records/evaluation_speed.json
+
+A classification task under each of two protocols counts as two tasks, which is what a script for each would encode.
+Run it on an idle machine.
+"""
+
+import argparse
+import time
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import torch
+
+NLI_SPLIT = "validation"  # what the fresh head is trained on
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", required=True, help="a folder with real corpora")
+    parser.add_argument("--precisions", nargs="+", default=["fp32"])
+    parser.add_argument("--tasks", nargs="+", help="default: all that the folder has")
+    parser.add_argument("--json", type=Path, required=True)
+    options = parser.parse_args()
+    from stlib import corpora
+    from stlib.base_model import load_base
+    from stlib.nli_classifier import NLIClassifier
+    from stlib.probes import PROTOCOLS
+    from stlib.profiles import PROFILES, describe_device
+    from stlib.runs import versions, write_json
+
+    source = corpora.Source("folder", Path(options.data))
+    everything = PROFILES["full"].sts_tasks + PROFILES["full"].classification_tasks
+    tasks = options.tasks or [*corpora.available_tasks(everything, source)[0], "nli", "nli-probe"]
+    torch.manual_seed(0)
+    classifier = NLIClassifier(
+        load_base("cpu"), torch.nn.Linear(1152, 3)
+    )  # an untrained head costs as much as a trained one
+    jobs = [(task, protocol) for task in tasks for protocol in (PROTOCOLS if is_probe(task) else PROTOCOLS[:1])]
+    classifier.encoder.encode(["warm up"] * 64)
+    results = [compare(classifier, jobs, source, precision) for precision in options.precisions]
+    write_json(
+        options.json,
+        {
+            "what": "the whole suite, each distinct sentence encoded once and packed, against model.encode on each column of each task",
+            "command": "python tools/evaluation_speed.py --data DATA_FOLDER",
+            "data_fingerprint": corpora.fingerprint(corpora.sts("stsbenchmark-sts", "test", source)),
+            "tasks": [f"{task}, {protocol}" if is_probe(task) else task for task, protocol in jobs],
+            "hardware": describe_device(),
+            "versions": versions(),
+            "results": results,
+        },
+    )
+
+
+def is_probe(task: str) -> bool:
+    from stlib.evaluation import is_sts
+
+    return not task.startswith("nli") and not is_sts(task)
+
+
+def compare(classifier, jobs, source, precision: str) -> dict:
+    """Both ways in one precision: sentences, seconds, ratios, and the largest difference of any score."""
+    from stlib.encoding import EncodeOnce
+    from stlib.evaluation import columns_of
+
+    plain = [naive(classifier, job, source, precision) for job in jobs]
+    encoder, started = EncodeOnce(classifier.encoder, precision), time.perf_counter()
+    encoder.encode(
+        list(chain.from_iterable(column for job in jobs for column in columns_of(job[0], source, NLI_SPLIT)))
+    )
+    encoded = time.perf_counter()
+    rows = list(chain.from_iterable(rows_of(classifier, encoder, job, source) for job in jobs))
+    ended = time.perf_counter()
+    theirs = list(chain.from_iterable(part["rows"] for part in plain))
+    seconds = {"columns": sum(part["encoding"] for part in plain), "once": encoded - started}
+    result = {
+        "precision": precision,
+        "sentences": sum(part["sentences"] for part in plain),
+        "distinct": len(encoder.rows),
+        "seconds_encoding_columns": round(seconds["columns"], 1),
+        "seconds_encoding_once": round(seconds["once"], 1),
+        "seconds_scoring": round(ended - encoded, 1),
+        "times_as_fast": round(seconds["columns"] / seconds["once"], 2),
+        "times_as_fast_with_scoring": round((seconds["columns"] + ended - encoded) / (ended - started), 2),
+        "largest_difference": round(max(map(difference, rows, theirs)), 4),
+    }
+    print(result, flush=True)
+    return result
+
+
+def naive(classifier, job, source, precision: str) -> dict:
+    """One task, each of its columns through ``model.encode`` with the library's defaults."""
+    from stlib.encoding import EncodeOnce
+    from stlib.evaluation import columns_of
+
+    model, encoder, seconds, sentences = classifier.encoder, EncodeOnce(classifier.encoder), 0.0, 0
+    for column in columns_of(job[0], source, NLI_SPLIT):
+        started = time.perf_counter()
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            embeddings = model.encode(column, show_progress_bar=False)
+        seconds += time.perf_counter() - started
+        sentences += len(column)
+        first = {sentence: row for row, sentence in reversed(list(enumerate(column))) if sentence not in encoder.rows}
+        encoder.rows.update({sentence: len(encoder.embeddings) + place for place, sentence in enumerate(first)})
+        encoder.embeddings = np.concatenate([encoder.embeddings, embeddings[list(first.values())].astype(np.float32)])
+    return {"encoding": seconds, "sentences": sentences, "rows": rows_of(classifier, encoder, job, source)}
+
+
+def rows_of(classifier, encoder, job, source) -> list[dict]:
+    from stlib.corpora import nli
+    from stlib.evaluation import nli_scores, suite
+
+    task, protocol = job
+    if task == "nli":
+        return [nli_scores(classifier, nli("test", source), encoder)]
+    return list(suite(encoder, [task], source, (protocol,), nli_split=NLI_SPLIT))
+
+
+def difference(row: dict, other: dict) -> float:
+    """The largest difference of the scores of one task, in points."""
+    scale = 100 if "macro_f1" in row else 1
+    return max(scale * abs(row[key] - other[key]) for key in ("spearman", "pearson", "accuracy") if key in row)
+
+
+if __name__ == "__main__":
+    main()
