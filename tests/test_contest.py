@@ -3,8 +3,12 @@ import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
-from stlib import contest, corpora
+from stlib import contest, corpora, records
 from stlib.corpora import Source
+from stlib.recipes import CONTENDERS
+
+# What decides how a run trains; older records lack the newer of these.
+FIELDS = ("learning_rate", "warmup_steps", "weight_decay", "train_head", "head_learning_rate", "head_gain", "dropout", "loss", "multiply", "normalize", "scale", "matryoshka")  # fmt: skip
 
 MINI = corpora.sts("sts", "test", Source("mini")).to_pandas()[["sentence1", "sentence2", "score"]]
 TRAIN = corpora.sts("sts", "validation", Source("mini")).to_pandas()[["sentence1", "sentence2", "score"]]
@@ -80,3 +84,33 @@ def test_the_first_dimensions_are_scored_alone(judge, base):
     cosine = (u * v).sum(axis=1) / (np.linalg.norm(u, axis=1) * np.linalg.norm(v, axis=1))
     expected = 100 * spearmanr(judge.validation["score"], cosine).statistic
     assert found["validation_by_dimensions"]["32"] == pytest.approx(expected, abs=0.5)
+
+
+@pytest.fixture(scope="module")
+def runs():
+    return pd.DataFrame(records.load("better_recipes")["runs"])
+
+
+def test_the_recorded_winner_is_chosen_on_validation_and_confirmed_on_three_seeds(runs):
+    winner = runs.groupby("contender")["validation"].mean().idxmax()
+    confirmed = runs[runs["contender"] == winner]
+    assert len(confirmed) == 3
+    for measure in ("against_base", "against_base_unseen"):
+        assert all(found["mean"] >= 0.5 and found["low"] > 0 for found in confirmed[measure])
+
+
+def test_the_recorded_contenders_are_the_recipes(runs):
+    """Every recorded run trained what its name says today, whatever it was called then."""
+    recipes = {recipe.name: recipe for recipe in CONTENDERS}
+    for run in runs.itertuples():
+        name = run.contender.removesuffix("_soup")
+        expected = recipes[name].fitted_to(run.recipe["schedule_steps"], 1).to_dict()
+        same = {key: value for key, value in expected.items() if key in FIELDS}
+        assert {key: run.recipe.get(key, default) for key, default in same.items()} == same
+
+
+def test_no_contender_is_trained_on_more_sentences_than_four_passes_over_all_pairs(runs):
+    for run in runs.itertuples():
+        columns = 3 if "ranking" in run.contender else 2
+        batch = next(recipe.batch_size for recipe in CONTENDERS if recipe.name == run.contender.removesuffix("_soup"))
+        assert run.steps * batch * columns <= 4 * 9_842 * 2 * 1.01

@@ -4,13 +4,17 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
 
-from stlib import corpora, evaluation
+from stlib import contest, corpora, evaluation
 from stlib.__main__ import main
 from stlib.errors import UsageError
+from stlib.probes import probe_scores
+from stlib.recipes import STS_STAGE
 from stlib.runs import Run
-from stlib.training import train
+from stlib.training import load_rows, train
 from tests.conftest import REAL_DATA
 
 pytestmark = [
@@ -28,6 +32,37 @@ def test_the_base_model_scores_what_is_published(base, task, published):
     row, _ = evaluation.sts_scores(base, corpora.sts(task, "test", SOURCE), task)
     assert row["spearman"] == pytest.approx(published, abs=0.05)
     assert row["low"] < published < row["high"]
+
+
+def test_banking77_under_mtebs_protocol_is_what_is_published(base):
+    scores = probe_scores(base, "banking77", SOURCE, "mteb")
+    assert scores["n"] == 3_080
+    assert scores["accuracy"] == pytest.approx(80.04, abs=0.5)
+
+
+def test_the_suite_gives_what_the_library_gives(base):
+    """STS13 through the library's own evaluator and ``model.encode``: the same figures to 0.01."""
+    pairs = corpora.sts("sts13-sts", "test", SOURCE)
+    evaluator = EmbeddingSimilarityEvaluator(
+        list(pairs["sentence1"]), list(pairs["sentence2"]), list(pairs["score"]), similarity_fn_names=["cosine"], write_csv=False
+    )  # fmt: skip
+    theirs = evaluator(base)
+    (ours,) = evaluation.suite(base, ["sts13-sts"], SOURCE)
+    assert ours["spearman"] == pytest.approx(100 * theirs["spearman_cosine"], abs=0.01)
+    assert ours["pearson"] == pytest.approx(100 * theirs["pearson_cosine"], abs=0.01)
+
+
+def test_subsets_of_sts_are_scored(base):
+    table = evaluation.sts_table(base, ["sts13-sts"], SOURCE, subsets=True).set_index("subset")
+    assert {"headlines", "OnWN", "FNWN"} < set(table.index)
+    assert table.loc["all", "n"] == table.loc[["headlines", "OnWN", "FNWN"], "n"].sum() == 1_500
+
+
+def test_stsb_shares_pairs_with_the_tests_of_other_years():
+    train = corpora.sts("stsbenchmark-sts", "train", SOURCE).to_pandas()
+    shared = [~corpora.unseen(train, corpora.sts(task, "test", SOURCE).to_pandas()) for task in contest.TESTS[:-1]]
+    assert np.logical_or.reduce(shared).sum() > 4_000
+    assert len(load_rows(STS_STAGE, {"profile": "full", "nli_split": "train"}, REAL_DATA, 32)) == 5_749 - 17
 
 
 def test_snli_is_read_with_our_columns():

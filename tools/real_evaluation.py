@@ -22,6 +22,7 @@ def main() -> None:
     parser.add_argument("--nli-split", default="validation", help="the NLI pairs that the runs were trained on")
     parser.add_argument("--card", type=Path, required=True, help="a run of the card's recipe")
     parser.add_argument("--trained", type=Path, required=True, help="a run with a trained head")
+    parser.add_argument("--precision", default="fp32", help="of the encoders: fp32 or bf16")
     parser.add_argument("--json", type=Path, required=True)
     options = parser.parse_args()
     from stlib import corpora
@@ -40,14 +41,15 @@ def main() -> None:
     }
     started, scores, cosines = time.perf_counter(), {}, {}
     for name, model in models.items():
-        scores[name], cosines[name] = score(model, tasks, source, options.nli_split)
+        scores[name], cosines[name] = score(model, tasks, source, options)
         print(name, f"{time.perf_counter() - started:.0f} s", flush=True)
     write_json(
         options.json,
         {
-            "what": "base model, card's recipe and trained head (tools/better_recipes.py, seed 1) on real test sets, encoded in fp32",
+            "what": "base model, card's recipe and trained head (tools/better_recipes.py, seed 1) on real test sets, encoded in " + options.precision,
             "command": "python tools/real_evaluation.py --data DATA_FOLDER --card RUN --trained RUN",
             "runs": {name: {key: run.info[key] for key in ("recipe", "rows", "steps", "seed", "data_fingerprint")} for name, run in runs.items()},
+            "data_fingerprint": runs["card recipe"].info["data_fingerprint"],
             "data_fingerprints": {task: corpora.fingerprint(corpora.sts(task, "test", source)) for task in cosines["base"]},
             "missing": missing,
             "hardware": describe_device(),
@@ -61,7 +63,7 @@ def main() -> None:
     )  # fmt: skip
 
 
-def score(model, tasks: list[str], source, nli_split: str) -> tuple[dict, dict]:
+def score(model, tasks: list[str], source, options: argparse.Namespace) -> tuple[dict, dict]:
     """All scores of one model, and its cosines of each STS task."""
     from stlib import corpora
     from stlib.encoding import EncodeOnce
@@ -70,9 +72,9 @@ def score(model, tasks: list[str], source, nli_split: str) -> tuple[dict, dict]:
     from stlib.probes import discriminant_plane, nli_probe
 
     classifier = model if isinstance(model, NLIClassifier) else None
-    encoder = EncodeOnce(classifier.encoder if classifier else model)
+    encoder = EncodeOnce(classifier.encoder if classifier else model, options.precision)
     rows = list(suite(encoder, tasks, source, subsets=True))
-    train, test = corpora.nli(nli_split, source), corpora.nli("test", source)
+    train, test = corpora.nli(options.nli_split, source), corpora.nli("test", source)
     found = {
         "sts": [row for row in rows if "spearman" in row],
         "probes": [row for row in rows if "protocol" in row],

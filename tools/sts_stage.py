@@ -19,6 +19,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, help="a folder with real corpora")
     parser.add_argument("--starts", type=Path, nargs="+", required=True, help="runs to start from, one a seed")
+    parser.add_argument("--from", dest="origins", nargs="+", default=["winner", "base"], help="winner, base or both")
     parser.add_argument("--json", type=Path, required=True)
     options = parser.parse_args()
     from stlib.base_model import load_base
@@ -30,7 +31,8 @@ def main() -> None:
     source, rows = Source("folder", Path(options.data)), []
     base, of_base = scores(EncodeOnce(load_base("cpu")), source)
     for seed, winner in enumerate(options.starts, 1):
-        for name, start in {"winner": winner, "base": None}.items():
+        for name in options.origins:
+            start = winner if name == "winner" else None
             out = runs_folder() / "sts_stage" / f"{name}-seed{seed}"
             if not (out / "run.json").exists():
                 train_one(start, seed, out, options)
