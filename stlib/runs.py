@@ -57,6 +57,22 @@ class Run:
         """The loss curve, one row a log entry: ``step``, ``epoch``, ``loss`` (mean since the last row), ``learning_rate``."""
         return pd.read_csv(self.folder / "log.csv")
 
+    def has_head(self) -> bool:
+        """Whether the run has an NLI head: those with SoftmaxLoss do."""
+        from stlib.nli_classifier import HEAD_WEIGHTS
+
+        return (self.model_folder / HEAD_WEIGHTS).is_file()
+
+    def encoder(self, device: str | None = None):
+        """The trained encoder, a ``SentenceTransformer``, whether the run has a head or not."""
+        from sentence_transformers import SentenceTransformer
+
+        from stlib.base_model import quiet_loading
+        from stlib.profiles import best_device
+
+        with quiet_loading():
+            return SentenceTransformer(str(self.model_folder), device=device or best_device())
+
     def classifier(self, device: str | None = None):
         """The trained encoder with its head, an ``NLIClassifier``."""
         from stlib.nli_classifier import NLIClassifier

@@ -9,6 +9,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss, SoftmaxLoss
 
 from stlib import corpora
+from stlib.card.model_card import write_card
 from stlib.corpora import Source
 from stlib.errors import UsageError
 from stlib.losses import head_of, make_loss, prepare_encoder, prepare_head, training_rows, triplets
@@ -127,6 +128,8 @@ def test_a_run_without_a_head_is_whole_but_for_the_head(tmp_path):
     assert "MultipleNegativesRankingLoss" in (run.folder / "README.md").read_text(encoding="utf-8")
     with pytest.raises(UsageError, match="holds no NLI head"):
         run.classifier("cpu")
+    assert not run.has_head()
+    assert "Semantic Similarity" in write_card(run, Source("mini")).read_text(encoding="utf-8")
     again = train(
         recipe("cosent", data="sts", epochs=1, batch_size=8),
         "mini",

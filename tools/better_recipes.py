@@ -99,11 +99,10 @@ def kept_of(out: Path) -> dict:
 
 def load(out: Path):
     """The run's classifier, or its encoder where it has no head."""
-    from stlib.nli_classifier import HEAD_WEIGHTS, NLIClassifier
-    from stlib.training import load_start
+    from stlib.runs import Run
 
-    folder = out / "model"
-    return NLIClassifier.load(folder, "cpu") if (folder / HEAD_WEIGHTS).exists() else load_start(folder, "cpu")
+    run = Run.load(out)
+    return run.classifier("cpu") if run.has_head() else run.encoder("cpu")
 
 
 def scored(path: Path, judge, load_model, nli: bool = True) -> dict:

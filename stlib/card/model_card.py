@@ -88,13 +88,13 @@ def write_card(
     """
     if not (run.folder / REMEMBERED).is_file():
         raise UsageError(f"{run.folder} has no {REMEMBERED}: it was trained without one; train the run again")
-    classifier = run.classifier()
-    model = classifier.encoder
+    classifier = run.classifier() if run.has_head() else None
+    model = classifier.encoder if classifier else run.encoder()
     restore(model, run)
     if model_id is not None:
         model.model_card_data.set_model_id(model_id)
     if evaluate:
-        add_scores(classifier, run, source or corpora.get_source())
+        add_scores(model, classifier, run, source or corpora.get_source())
     text = with_effective_settings(generate_model_card(model), run.info)
     for path in (run.model_folder / "README.md", run.folder / "README.md"):
         write_text(path, text)
@@ -112,9 +112,9 @@ def restore(model: SentenceTransformer, run: Run) -> None:
     data.get_training_duration_data = lambda: durations
 
 
-def add_scores(classifier: NLIClassifier, run: Run, source: corpora.Source) -> None:
-    """Run the library's evaluators, which put their results into the card."""
-    model, profile = classifier.encoder, get_profile(run.info["profile"])
+def add_scores(model: SentenceTransformer, classifier: NLIClassifier | None, run: Run, source: corpora.Source) -> None:
+    """Run the library's evaluators, which put their results into the card; NLI where there is a head."""
+    profile = get_profile(run.info["profile"])
     tasks, _ = corpora.available_tasks(profile.sts_tasks, source)
     log = list(model.model_card_data.training_logs)
     for task in tasks:
@@ -124,8 +124,9 @@ def add_scores(classifier: NLIClassifier, run: Run, source: corpora.Source) -> N
             name=task, write_csv=False,
         )  # fmt: skip
         evaluator(model)
-    pairs = corpora.nli("test" if profile.test_rows is None else f"test[:{profile.test_rows}]", source)
-    NLIEvaluator(classifier, pairs, "nli-test")(model)
+    if classifier:
+        pairs = corpora.nli("test" if profile.test_rows is None else f"test[:{profile.test_rows}]", source)
+        NLIEvaluator(classifier, pairs, "nli-test")(model)
     model.model_card_data.training_logs = log  # scores of the finished model are no rows of its training log
 
 
