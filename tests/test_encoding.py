@@ -17,9 +17,9 @@ SENTENCES = [
 ]
 
 
-@pytest.mark.parametrize("batch_size", [1, 4, 64])
-def test_embeddings_are_the_librarys(base, batch_size):
-    ours = EncodeOnce(base, batch_size=batch_size).encode(SENTENCES)
+@pytest.mark.parametrize("batch_tokens", [1, 20, 2_048])
+def test_embeddings_are_the_librarys(base, batch_tokens):
+    ours = EncodeOnce(base, batch_tokens=batch_tokens).encode(SENTENCES)
     assert ours.shape == (6, 384)
     assert ours.dtype == np.float32
     np.testing.assert_allclose(ours, base.encode(SENTENCES), atol=2e-6)
