@@ -22,6 +22,7 @@ KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 # The figures of the README: the picture above the Markdown cell that starts so, in that notebook.
 FIGURES = {
     "loss_curves.png": ("04_loss_curve.ipynb", "**Figure: both curves over a logarithmic step axis.**"),
+    "contest.png": ("08_better_recipes.ipynb", "**Figure: the contest on validation pairs.**"),
     "waterfall.png": ("10_train_faster.ipynb", "**Figure: the record of the long measurement.**"),
 }
 
