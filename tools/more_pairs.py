@@ -44,7 +44,7 @@ def main() -> None:
         f"{options.recipe}, the average of {MEMBERS} runs, on growing numbers of NLI pairs, against the base model on "
         "STS12-15 and STS-B test; encoders scored in bf16; seconds are no timings"
     )
-    command = "python tools/more_pairs.py --data DATA_FOLDER"
+    command = f"python tools/more_pairs.py --data DATA_FOLDER --seeds {' '.join(map(str, options.seeds))}"
     write_json(
         options.json,
         record(about, command, rows, rows[-1]["data_fingerprint"], base=judge.score(load_base(), nli=False)),

@@ -47,7 +47,7 @@ def main() -> None:
         options.json,
         {
             "what": "base model, card's recipe and trained head (tools/better_recipes.py, seed 1) on real test sets, encoded in " + options.precision,
-            "command": "python tools/real_evaluation.py --data DATA_FOLDER --card RUN --trained RUN",
+            "command": f"python tools/real_evaluation.py --data DATA_FOLDER --card RUN --trained RUN --precision {options.precision}",
             "runs": {name: {key: run.info[key] for key in ("recipe", "rows", "steps", "seed", "data_fingerprint")} for name, run in runs.items()},
             "data_fingerprint": runs["card recipe"].info["data_fingerprint"],
             "data_fingerprints": {task: corpora.fingerprint(corpora.sts(task, "test", source)) for task in cosines["base"]},

@@ -43,7 +43,7 @@ def main() -> None:
         options.json,
         record(
             "CosineSimilarityLoss on STS-B's training pairs, from the base model and from the winner on NLI pairs, scored in fp32",
-            "python tools/sts_stage.py --data DATA_FOLDER --starts RUN RUN RUN",
+            f"python tools/sts_stage.py --data DATA_FOLDER --starts RUN RUN RUN --from {' '.join(options.origins)}",
             rows,
             rows[0]["data_fingerprint"],
             base=base,
