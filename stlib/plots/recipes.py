@@ -26,7 +26,7 @@ def contest(table: pd.DataFrame, base: float, ax: Axes | None = None) -> Axes:
     ax.set_yticks(places, table["contender"])
     ax.invert_yaxis()
     ax.set(xlabel="Spearman x 100 on the validation pairs", ylabel="recipe")
-    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
+    ax.legend(loc="center left")
     return ax
 
 
@@ -39,6 +39,9 @@ def growth(table: pd.DataFrame, ylabel: str, ax: Axes | None = None) -> Axes:
         means = rows.groupby("pairs")["value"].mean()
         ax.plot(means.index, means, line, color=color, label=f"{name}, mean")
     ax.set_xscale("log")
+    sizes = sorted(set(table["pairs"]))
+    ax.set_xticks(sizes, [f"{size:,}" for size in sizes])
+    ax.minorticks_off()
     ax.axhline(0, color=BLACK, linestyle=":", label="the base model")
     ax.set(xlabel="NLI pairs that the model is trained on", ylabel=ylabel)
     ax.legend()
