@@ -46,7 +46,8 @@ def main() -> None:
         options.json,
         {
             "what": "the whole suite, each distinct sentence encoded once and packed, against model.encode on each column of each task",
-            "command": "python tools/evaluation_speed.py --data DATA_FOLDER",
+            "command": "python tools/evaluation_speed.py --data DATA_FOLDER"
+            + (" --skip-probes" if options.skip_probes else ""),
             "data_fingerprint": corpora.fingerprint(corpora.sts("stsbenchmark-sts", "test", source)),
             "tasks": [f"{task}, {protocol}" if is_probe(task) else task for task, protocol in jobs],
             "hardware": describe_device(),
