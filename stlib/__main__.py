@@ -188,23 +188,17 @@ def split_tasks(text: str | None, profile, source) -> list[str]:
 
 def load_model(name: str):
     """The encoder called ``name`` and its classifier, or None for the latter where there is no head."""
-    from sentence_transformers import SentenceTransformer
-
-    from stlib.base_model import load_base, quiet_loading
+    from stlib.base_model import load_base
     from stlib.nli_classifier import HEAD_WEIGHTS, NLIClassifier
-    from stlib.profiles import best_device
-    from stlib.runs import Run
+    from stlib.runs import find_model_folder, load_encoder
 
     if name == "base":
         return load_base(), None
-    folder = Path(name)
-    if not (folder / "modules.json").exists():
-        folder = Run.load(folder).model_folder
+    folder = find_model_folder(name)
     if (folder / HEAD_WEIGHTS).exists():
         classifier = NLIClassifier.load(folder)
         return classifier.encoder, classifier
-    with quiet_loading():
-        return SentenceTransformer(str(folder), device=best_device()), None
+    return load_encoder(folder), None
 
 
 def run_predict(options) -> None:

@@ -37,7 +37,7 @@ def average_runs(runs: Sequence[Run], out: str | Path) -> Run:
     if out.exists():
         raise UsageError(f"{out} exists already: choose another folder for the average, or remove it")
     with quiet_loading():
-        models = [SentenceTransformer(str(run.model_folder), device="cpu") for run in runs]
+        models = [run.encoder("cpu") for run in runs]
         temporary = out.with_name(out.name + ".tmp")
         shutil.rmtree(temporary, ignore_errors=True)
         average(models).save_pretrained(str(temporary / "model"))

@@ -65,19 +65,30 @@ class Run:
 
     def encoder(self, device: str | None = None):
         """The trained encoder, a ``SentenceTransformer``, whether the run has a head or not."""
-        from sentence_transformers import SentenceTransformer
-
-        from stlib.base_model import quiet_loading
-        from stlib.profiles import best_device
-
-        with quiet_loading():
-            return SentenceTransformer(str(self.model_folder), device=device or best_device())
+        return load_encoder(self.model_folder, device)
 
     def classifier(self, device: str | None = None):
         """The trained encoder with its head, an ``NLIClassifier``."""
         from stlib.nli_classifier import NLIClassifier
 
         return NLIClassifier.load(self.model_folder, device=device)
+
+
+def find_model_folder(folder: str | Path) -> Path:
+    """The model folder that ``folder`` is, or that the finished run in it has. Raises UsageError where it is neither."""
+    folder = Path(folder)
+    return folder if (folder / "modules.json").is_file() else Run.load(folder).model_folder
+
+
+def load_encoder(folder: Path, device: str | None = None):
+    """The ``SentenceTransformer`` in a model folder."""
+    from sentence_transformers import SentenceTransformer
+
+    from stlib.base_model import quiet_loading
+    from stlib.profiles import best_device
+
+    with quiet_loading():
+        return SentenceTransformer(str(folder), device=device or best_device())
 
 
 def write_json(path: Path, content: dict) -> None:

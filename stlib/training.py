@@ -15,7 +15,7 @@ from sentence_transformers import SentenceTransformer
 from transformers import set_seed
 
 from stlib import corpora, records
-from stlib.base_model import hide_card_bar, load_base, quiet_loading
+from stlib.base_model import hide_card_bar, load_base
 from stlib.card.model_card import describe_model, remember, with_effective_settings
 from stlib.errors import UsageError
 from stlib.losses import head_of, make_loss, prepare_encoder, training_rows
@@ -32,7 +32,16 @@ from stlib.profiles import (
     runs_folder,
 )
 from stlib.recipes import Recipe, get_recipe
-from stlib.runs import Run, peak_memory_mb, replace_folder, versions, write_json, write_text
+from stlib.runs import (
+    Run,
+    find_model_folder,
+    load_encoder,
+    peak_memory_mb,
+    replace_folder,
+    versions,
+    write_json,
+    write_text,
+)
 from stlib.trainer import (
     ENGINES,
     NLITrainer,
@@ -279,11 +288,7 @@ def load_start(start: str | Path | None, device: str) -> SentenceTransformer:
     """The encoder to train: the base model, or that of a run or model folder."""
     if start is None:
         return load_base(device)
-    folder = Path(start)
-    if not (folder / "modules.json").is_file():
-        folder = Run.load(folder).model_folder
-    with quiet_loading():
-        return SentenceTransformer(str(folder), device=device)
+    return load_encoder(find_model_folder(start), device)
 
 
 def default_folder(request: dict) -> Path:

@@ -57,6 +57,21 @@ def data_folder(tmp_path):
     return tmp_path
 
 
+@pytest.fixture
+def encoded(monkeypatch):
+    """The lists of sentences that reach an encoder, one list a call."""
+    from stlib.encoding import EncodeOnce
+
+    calls, original = [], EncodeOnce.encode_distinct
+
+    def counting(self, sentences, progress):
+        calls.append(sentences)
+        return original(self, sentences, progress)
+
+    monkeypatch.setattr(EncodeOnce, "encode_distinct", counting)
+    return calls
+
+
 def weights(folder):
     """All weights of a run folder, the head's included."""
     return load_file(folder / "model" / "model.safetensors") | load_file(folder / "model" / "nli_head.safetensors")

@@ -88,7 +88,7 @@ def test_the_first_dimensions_are_scored_alone(judge, base):
 
 @pytest.fixture(scope="module")
 def runs():
-    return pd.DataFrame(records.load("better_recipes")["runs"])
+    return records.table("better_recipes")
 
 
 def test_the_recorded_winner_is_chosen_on_validation_and_confirmed_on_three_seeds(runs):

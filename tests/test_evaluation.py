@@ -6,7 +6,6 @@ from scipy.stats import pearsonr, spearmanr
 
 from stlib import corpora, evaluation
 from stlib.corpora import Source
-from stlib.encoding import EncodeOnce
 from stlib.errors import UsageError
 from stlib.nli_classifier import NLIClassifier
 
@@ -79,15 +78,7 @@ def test_subsets_are_scored_apart_and_together(base, tmp_path):
     assert table["spearman"].iloc[0] == pytest.approx(whole["spearman"].iloc[0])
 
 
-def test_a_suite_encodes_each_sentence_once_and_gives_the_same_rows(base, monkeypatch):
-    encoded = []
-    original = EncodeOnce.encode_distinct
-
-    def counting(self, sentences, progress):
-        encoded.append(sentences)
-        return original(self, sentences, progress)
-
-    monkeypatch.setattr(EncodeOnce, "encode_distinct", counting)
+def test_a_suite_encodes_each_sentence_once_and_gives_the_same_rows(base, encoded):
     torch.manual_seed(0)
     classifier = NLIClassifier(base, torch.nn.Linear(1152, 3))
     tasks = ["sts", "nli", "question_topic", "opinion"]
