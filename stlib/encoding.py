@@ -5,38 +5,42 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Transformer
 from tqdm.auto import tqdm
 
 from stlib.errors import UsageError
-from stlib.packed import PackedEncoder
 from stlib.runs import progress_disabled
 
-BATCH_TOKENS = {"fp32": 2_048, "bf16": 4_096}
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+BATCH_TOKENS = 4_096  # what was fastest on two cores
+PRECISIONS = ("fp32", "bf16")
 
 
 class EncodeOnce:
     """A model whose ``encode`` remembers: a sentence that was encoded before costs nothing.
 
-    On a processor the sentences run through the packed engine, sorted by length; on other devices, and for models that
-    the packed engine does not know, through the library's own ``encode``. ``tests/test_encoding.py`` holds the two
-    against each other.
+    The library sorts the sentences of a column by length and pads each batch to its longest. Here a batch holds
+    sentences of one length, so that nothing is padded, and sentences that the tokenizer does not tell apart ("A man."
+    and "a man.") are encoded together. The model is called as the library calls it; ``tests/test_encoding.py`` holds
+    the embeddings against the library's.
 
     Args:
-        model: any ``SentenceTransformer``.
+        model: any ``SentenceTransformer``. One that adds a prompt, or does not start with a transformer and a fast
+            tokenizer, goes through the library's own ``encode``.
         precision: of the matrix products, ``fp32`` or ``bf16``. Scores are published in fp32.
-        batch_tokens: tokens a batch of the packed engine, give or take a sentence. By default what was fastest on two
-            cores: more in bf16, whose products need larger matrices to be at their best.
+        batch_tokens: tokens a batch, at most, if one sentence has no more.
+
+    Attributes:
+        rows: sentence -> its row of ``embeddings``. Sentences with the same tokens may share one.
+        embeddings: (m, d), float32.
 
     Raises:
         UsageError: an unknown precision.
     """
 
-    def __init__(self, model: SentenceTransformer, precision: str = "fp32", batch_tokens: int | None = None):
+    def __init__(self, model: SentenceTransformer, precision: str = "fp32", batch_tokens: int = BATCH_TOKENS):
         if precision not in PRECISIONS:
             raise UsageError(f"there is no precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
-        self.model, self.precision = model, precision
-        self.batch_tokens = batch_tokens or BATCH_TOKENS[precision]
+        self.model, self.precision, self.batch_tokens = model, precision, batch_tokens
         self.rows: dict[str, int] = {}
         self.embeddings = np.empty((0, model.get_embedding_dimension()), dtype=np.float32)
 
@@ -44,27 +48,21 @@ class EncodeOnce:
         """Embeddings of the sentences, shape (n, d), float32, in the order given."""
         new = [sentence for sentence in dict.fromkeys(sentences) if sentence not in self.rows]
         if new:
-            known = len(self.rows)
-            self.rows.update({sentence: known + i for i, sentence in enumerate(new)})
-            self.embeddings = np.concatenate([self.embeddings, self.encode_distinct(new, progress)])
+            rows, embeddings = self.encode_distinct(new, progress)
+            self.rows.update(zip(new, (len(self.embeddings) + rows).tolist(), strict=True))
+            self.embeddings = np.concatenate([self.embeddings, embeddings])
         return self.embeddings[[self.rows[sentence] for sentence in sentences]]
 
-    def encode_distinct(self, sentences: list[str], progress: bool) -> np.ndarray:
-        packed = self.packed_encoder()
-        if packed is not None:
-            return encode_packed(self.model, packed, sentences, self.batch_tokens, progress)
+    def encode_distinct(self, sentences: list[str], progress: bool) -> tuple[np.ndarray, np.ndarray]:
+        """For each sentence its row, and the rows: shapes (n,) and (m, d) with m at most n."""
         with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            embeddings = self.model.encode(sentences, batch_size=64, show_progress_bar=progress)
-        return embeddings.astype(np.float32, copy=False)
-
-    def packed_encoder(self) -> PackedEncoder | None:
-        """The packed engine for this model, or None where the library encodes."""
-        if self.model.device.type != "cpu" or self.model.default_prompt_name:
-            return None
-        try:
-            return PackedEncoder(self.model, PRECISIONS[self.precision])
-        except UsageError:
-            return None
+            if not takes_token_ids(self.model):
+                embeddings = self.model.encode(sentences, batch_size=64, show_progress_bar=progress)
+                return np.arange(len(sentences)), embeddings.astype(np.float32, copy=False)
+            ids = token_ids(self.model, sentences)
+            distinct = {key: row for row, key in enumerate(dict.fromkeys(ids))}
+            embeddings = encode_equal_lengths(self.model, list(distinct), self.batch_tokens, progress)
+        return np.array([distinct[key] for key in ids]), embeddings
 
 
 def remembering(model: SentenceTransformer | EncodeOnce) -> EncodeOnce:
@@ -72,22 +70,47 @@ def remembering(model: SentenceTransformer | EncodeOnce) -> EncodeOnce:
     return model if isinstance(model, EncodeOnce) else EncodeOnce(model)
 
 
-def encode_packed(
-    model: SentenceTransformer, encoder: PackedEncoder, sentences: list[str], batch_tokens: int, progress: bool
+def takes_token_ids(model: SentenceTransformer) -> bool:
+    """Whether token ids are all that the model's first module needs."""
+    if model.default_prompt_name or model.truncate_dim or not isinstance(model[0], Transformer):
+        return False
+    return getattr(model.tokenizer, "is_fast", False)
+
+
+def token_ids(model: SentenceTransformer, sentences: list[str]) -> list[tuple[int, ...]]:
+    """The token ids of each sentence, [CLS] and [SEP] included, cut to the model's longest input."""
+    tokens = model.tokenizer(
+        sentences,
+        truncation=True,
+        max_length=model.max_seq_length,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+    )
+    return [tuple(ids) for ids in tokens["input_ids"]]
+
+
+def encode_equal_lengths(
+    model: SentenceTransformer, ids: list[tuple[int, ...]], batch_tokens: int, progress: bool
 ) -> np.ndarray:
-    """Embeddings (n, d) of distinct sentences: the longest first, so that a batch that is too large fails at once."""
-    backend = model.tokenizer.backend_tokenizer
-    backend.no_padding()
-    backend.enable_truncation(model.max_seq_length)
-    ids = [np.asarray(encoding.ids) for encoding in backend.encode_batch_fast(sentences)]
-    lengths = np.array([len(row) for row in ids])
-    order = np.argsort(-lengths, kind="stable")
-    embeddings = np.empty((len(sentences), model.get_embedding_dimension()), dtype=np.float32)
+    """Embeddings (m, d) of m token sequences: the longest first, so that a batch that is too large fails at once."""
     model.eval()
-    tokens_before = np.cumsum(lengths[order]) - lengths[order]
-    batches = np.split(order, np.flatnonzero(np.diff(tokens_before // batch_tokens)) + 1) if len(order) else []
+    embeddings = np.empty((len(ids), model.get_embedding_dimension()), dtype=np.float32)
+    batches = equal_length_batches(np.array([len(sequence) for sequence in ids]), batch_tokens)
     for rows in tqdm(batches, desc="encoding", unit="batch", disable=not progress or progress_disabled()):
+        batch = torch.tensor([ids[row] for row in rows], device=model.device)
         with torch.inference_mode():
-            batch = encoder(torch.from_numpy(np.concatenate([ids[i] for i in rows])), lengths[rows].tolist())
-        embeddings[rows] = batch.numpy()
+            features = model({"input_ids": batch, "attention_mask": torch.ones_like(batch)})
+        embeddings[rows] = features["sentence_embedding"].float().cpu().numpy()
     return embeddings
+
+
+def equal_length_batches(lengths: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
+    """Row numbers in batches: all of a batch have one length and together at most ``batch_tokens``, if one row has no more."""
+    order = np.argsort(-lengths, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(lengths[order])) + 1)
+    sizes = [max(1, batch_tokens // int(lengths[group[0]])) for group in groups]
+    return [
+        group[start : start + size]
+        for group, size in zip(groups, sizes, strict=True)
+        for start in range(0, len(group), size)
+    ]

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
+from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, StaticEmbedding
 
 from stlib import corpora
-from stlib.encoding import EncodeOnce, remembering
+from stlib.encoding import EncodeOnce, equal_length_batches, remembering, takes_token_ids
 from stlib.errors import UsageError
 
 SENTENCES = [
@@ -46,11 +46,38 @@ def test_the_order_of_sentences_does_not_matter(base):
     np.testing.assert_allclose(forwards, backwards[::-1], atol=2e-6)
 
 
-def test_a_model_that_the_packed_engine_does_not_know_is_encoded_by_the_library(base):
+def test_a_model_with_another_pooling(base):
     first_token = SentenceTransformer(modules=[base[0], Pooling(384, pooling_mode="cls"), Normalize()], device="cpu")
-    encoder = EncodeOnce(first_token)
-    assert encoder.packed_encoder() is None
-    np.testing.assert_allclose(encoder.encode(SENTENCES), first_token.encode(SENTENCES), atol=2e-6)
+    ours = EncodeOnce(first_token).encode(SENTENCES)
+    np.testing.assert_allclose(ours, first_token.encode(SENTENCES), atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    "options", [{"truncate_dim": 32}, {"prompts": {"query": "query: "}, "default_prompt_name": "query"}]
+)
+def test_a_model_with_a_prompt_or_fewer_dimensions_is_encoded_by_the_library(base, options):
+    model = SentenceTransformer(modules=list(base), device="cpu", **options)
+    assert not takes_token_ids(model)
+    np.testing.assert_allclose(EncodeOnce(model).encode(SENTENCES), model.encode(SENTENCES), atol=2e-6)
+
+
+def test_a_model_without_a_transformer_is_encoded_by_the_library(base):
+    model = SentenceTransformer(modules=[StaticEmbedding(base.tokenizer, embedding_dim=8)], device="cpu")
+    np.testing.assert_allclose(EncodeOnce(model).encode(SENTENCES), model.encode(SENTENCES), atol=2e-6)
+
+
+def test_sentences_with_the_same_tokens_share_a_row(base):
+    encoder = EncodeOnce(base)
+    embeddings = encoder.encode(["A man.", "a  man .", "A dog."])
+    assert encoder.rows == {"A man.": 0, "a  man .": 0, "A dog.": 1}
+    assert encoder.embeddings.shape == (2, 384)
+    np.testing.assert_allclose(embeddings, base.encode(["A man.", "a  man .", "A dog."]), atol=2e-6)
+
+
+def test_a_batch_has_one_length_and_no_more_tokens_than_allowed():
+    lengths = np.array([3, 7, 3, 3, 40, 7, 3])
+    batches = equal_length_batches(lengths, 10)
+    assert [batch.tolist() for batch in batches] == [[4], [1], [5], [0, 2, 3], [6]]
 
 
 def test_no_sentences_give_no_embeddings(base):

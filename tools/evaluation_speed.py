@@ -45,7 +45,7 @@ def main() -> None:
     write_json(
         options.json,
         {
-            "what": "the whole suite, each distinct sentence encoded once and packed, against model.encode on each column of each task",
+            "what": "the whole suite, each distinct sentence encoded once, in batches of one length, against model.encode on each column of each task",
             "command": "python tools/evaluation_speed.py --data DATA_FOLDER"
             + (" --skip-probes" if options.skip_probes else ""),
             "data_fingerprint": corpora.fingerprint(corpora.sts("stsbenchmark-sts", "test", source)),
@@ -87,6 +87,7 @@ def compare(classifier, jobs, source, precision: str, skip_probes: bool) -> dict
         "precision": precision,
         "sentences": sum(part["sentences"] for part in plain),
         "distinct": len(encoder.rows),
+        "distinct_after_tokenising": len(encoder.embeddings),
         "seconds_encoding_columns": round(seconds["columns"], 1),
         "seconds_encoding_once": round(seconds["once"], 1),
         "seconds_scoring": round(ended - encoded, 1),
