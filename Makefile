@@ -1,19 +1,23 @@
-# make course · test · lab · notebooks · bench · clean. Each sets up what it needs in .venv (Linux and macOS; Windows: see README.md).
+# make course · test · lab · notebooks · stamp · book · browser · bench · clean. Each sets up what it needs in .venv (Linux and macOS; Windows: see README.md).
 
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
+BOOK_READY := $(VENV)/book-ready
 SUITABLE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11 python; do \
 	"$$name" -c "$(SUITABLE)" 2>/dev/null && { echo "$$name"; break; }; done)
 
-.PHONY: help course test lab notebooks bench lint clean clean-all
+.PHONY: help course test lab notebooks stamp book browser bench lint clean clean-all
 
 help:
 	@echo "make course     run notebooks 01 to 06 in order and print what came out"
 	@echo "make test       unit tests, and every notebook run again with its outputs compared"
 	@echo "make lab        open the course in JupyterLab"
 	@echo "make notebooks  execute the notebooks again and make them ready to commit"
+	@echo "make stamp      make anew what is generated: badges, set-up cells, folded solutions, README tables"
+	@echo "make book       build the site from the notebooks, into build/book"
+	@echo "make browser    check the site and JupyterLab in a headless browser"
 	@echo "make bench      time a training step on this machine: the library's trainer, tuned, and ours"
 	@echo "make lint       format and lint, notebooks included"
 	@echo "make clean      remove runs and caches (make clean-all: the environment too)"
@@ -27,6 +31,10 @@ $(READY): requirements.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps -e .
 	@touch $(READY)
 
+$(BOOK_READY): $(READY) requirements-book.txt
+	$(BIN)/python -m pip install --quiet -r requirements-book.txt -c requirements.txt
+	@touch $(BOOK_READY)
+
 course: $(READY)
 	$(BIN)/python tools/course.py
 
@@ -34,10 +42,20 @@ test: $(READY)
 	$(BIN)/python -m pytest
 
 lab: $(READY)
-	$(BIN)/jupyter lab notebooks/01_base_model.ipynb
+	$(BIN)/python tools/lab.py
 
 notebooks: $(READY)
 	$(BIN)/python tools/notebooks.py
+
+stamp: $(READY)
+	$(BIN)/python tools/notebooks.py --no-execute
+	$(BIN)/python tools/readme.py
+
+book: $(BOOK_READY)
+	$(BIN)/python tools/book.py
+
+browser: $(BOOK_READY)
+	$(BIN)/python -m pytest tests -m browser
 
 bench: $(READY)
 	$(BIN)/python -m stlib bench --json runs/bench.json

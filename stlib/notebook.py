@@ -5,7 +5,7 @@ import warnings
 
 from stlib.base_model import hide_card_bar
 from stlib.corpora import get_source, train_split
-from stlib.profiles import Profile, get_profile
+from stlib.profiles import Profile, best_device, get_profile
 
 
 def setup(profile: str | None = None) -> Profile:
@@ -21,9 +21,11 @@ def setup(profile: str | None = None) -> Profile:
     plt.rcParams.update(
         {"figure.dpi": 100, "axes.grid": True, "grid.alpha": 0.3, "axes.axisbelow": True, "font.size": 11}
     )
+    device = best_device()
+    where, time = ("no GPU here", chosen.time_cpu) if device == "cpu" else (f"GPU here ({device})", chosen.time_gpu)
     print(
         f"profile {chosen.name}: data from {get_source(None, chosen)}, training on {train_split(chosen)} x {chosen.epochs}; "
-        f"training takes {chosen.time_cpu}, {chosen.time_gpu} on a GPU"
+        f"{where}: training takes {time}"
     )
     return chosen
 

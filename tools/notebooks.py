@@ -1,15 +1,20 @@
-"""Make the notebooks ready to commit: regenerate the navigation bars, execute at profile mini, strip what varies.
+"""Make the notebooks ready to commit: stamp what is generated, execute at profile mini, strip what varies.
+
+Generated are the badges, the set-up cell, the folded solutions and the navigation bar of each notebook. Their cells have a tag.
 
 python tools/notebooks.py                 all notebooks
 python tools/notebooks.py 03 05           only these
-python tools/notebooks.py --no-execute    navigation and metadata only
-python tools/notebooks.py --check         fail where any navigation bar or metadata would change
+python tools/notebooks.py --no-execute    generated cells and metadata only
+python tools/notebooks.py --check         fail where any generated cell or metadata would change
 """
 
 import argparse
 import base64
+import json
 import os
+import re
 import sys
+import tomllib
 from pathlib import Path
 
 import nbformat
@@ -27,6 +32,27 @@ FIGURES = {
 }
 
 
+FOLDED = {"jupyter": {"source_hidden": True}, "cellView": "form"}  # JupyterLab's word for it, and Colab's
+SETUP = """\
+# @title Set-up: nothing to do where the course is installed; elsewhere it fetches the course and what is missing
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+REPOSITORY = ADDRESS
+alone = False
+if importlib.util.find_spec("stlib") is None:
+    course = next((folder for folder in Path.cwd().parents if (folder / "stlib").is_dir()), Path("course").resolve())
+    alone = course not in Path.cwd().parents
+    if alone and not course.exists():
+        if not REPOSITORY:
+            raise RuntimeError("this notebook is alone: clone the course and open the notebook from its notebooks folder")
+        subprocess.run(["git", "clone", "--quiet", "--depth", "1", REPOSITORY, str(course)], check=True)
+    sys.path.insert(0, str(course))
+importlib.import_module("stlib.where").prepare(alone)"""
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("numbers", nargs="*", help="such as 03; all by default")
@@ -40,8 +66,7 @@ def main() -> int:
             continue
         before = path.read_text(encoding="utf-8")
         notebook = nbformat.reads(before, as_version=4)
-        if path in paths:
-            add_navigation(notebook, path, paths)
+        stamp(notebook, path, paths)
         if not (options.no_execute or options.check):
             execute(notebook, path)
         tidy(notebook)
@@ -80,6 +105,64 @@ def title(path: Path) -> str:
     raise ValueError(f"{path.name} has no title")
 
 
+def stamp(notebook, path: Path, paths: list[Path], repository: str | None = None) -> None:
+    """Put every generated cell anew. ``repository`` is the address, by default the one in ``pyproject.toml``."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["course"]
+    repository = settings["repository"] if repository is None else repository
+    drop(notebook, "setup")
+    first = next(place for place, cell in enumerate(notebook.cells) if cell.cell_type == "code")
+    notebook.cells.insert(first, made("code", SETUP.replace("ADDRESS", json.dumps(repository)), "setup"))
+    if path in paths:
+        add_badges(notebook, path, repository, settings["branch"])
+        add_solutions(notebook, NOTEBOOKS / "solutions" / f"{path.name[:2]}_solutions.ipynb")
+        add_navigation(notebook, path, paths)
+
+
+def made(kind: str, source: str, tag: str):
+    """A new cell with one tag."""
+    new = nbformat.v4.new_code_cell if kind == "code" else nbformat.v4.new_markdown_cell
+    return new(source, metadata={"tags": [tag]})
+
+
+def drop(notebook, tag: str) -> None:
+    notebook.cells = [cell for cell in notebook.cells if tag not in cell.metadata.get("tags", [])]
+
+
+def add_badges(notebook, path: Path, repository: str, branch: str) -> None:
+    """Badges under the title that open the notebook on Colab and Kaggle, which know GitHub's addresses only."""
+    drop(notebook, "badges")
+    if not repository.startswith("https://github.com/"):
+        return
+    place = f"{repository.removeprefix('https://github.com/').removesuffix('.git')}/blob/{branch}/notebooks/{path.name}"
+    badges = [
+        f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/{place})",
+        f"[![Open in Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)](https://kaggle.com/kernels/welcome?src=https://github.com/{place})",
+    ]
+    notebook.cells.insert(1, made("markdown", "\n".join(badges), "badges"))
+
+
+def add_solutions(notebook, solutions: Path) -> None:
+    """A folded solution below each template of an exercise, from the code of the solutions notebook."""
+    drop(notebook, "solution")
+    answers = read_solutions(solutions)
+    for cell in list(notebook.cells):
+        found = re.search(r"check\(\"\d\d\.(\d)\"", cell.source) if cell.cell_type == "code" else None
+        if found:
+            text = f"<details><summary>Solution of exercise {found[1]}</summary>\n\n```python\n{answers[found[1]]}\n```\n\n</details>"
+            notebook.cells.insert(notebook.cells.index(cell) + 1, made("markdown", text, "solution"))
+
+
+def read_solutions(path: Path) -> dict[str, str]:
+    """The code of each exercise: that of the cells between its heading, ``## 1. …``, and the next."""
+    answers, number = {}, None
+    for cell in nbformat.read(path, as_version=4).cells:
+        heading = re.match(r"## (\d)\. ", cell.source) if cell.cell_type == "markdown" else None
+        number = heading[1] if heading else number
+        if cell.cell_type == "code" and number:
+            answers[number] = "\n\n\n".join(filter(None, [answers.get(number), cell.source]))
+    return answers
+
+
 def add_navigation(notebook, path: Path, paths: list[Path]) -> None:
     """Put the bar with the previous and the next notebook at the end, in a cell tagged ``navigation``."""
     at = paths.index(path)
@@ -89,9 +172,8 @@ def add_navigation(notebook, path: Path, paths: list[Path]) -> None:
     links.append("[Course map](../README.md#course-map)")
     if at + 1 < len(paths):
         links.append(f"Next: [{title(paths[at + 1])}]({paths[at + 1].name})")
-    notebook.cells = [cell for cell in notebook.cells if "navigation" not in cell.metadata.get("tags", [])]
-    bar = nbformat.v4.new_markdown_cell("---\n\n" + " · ".join(links), metadata={"tags": ["navigation"]})
-    notebook.cells.append(bar)
+    drop(notebook, "navigation")
+    notebook.cells.append(made("markdown", "---\n\n" + " · ".join(links), "navigation"))
 
 
 def execute(notebook, path: Path) -> None:
@@ -121,6 +203,8 @@ def tidy(notebook) -> None:
         cell["id"] = f"cell-{number:02d}"
         tags = cell.metadata.get("tags")
         cell.metadata = {"tags": tags} if tags else {}
+        if "setup" in cell.metadata.get("tags", []):
+            cell.metadata.update(FOLDED)
 
 
 def joined(outputs: list) -> list:

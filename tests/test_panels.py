@@ -1,0 +1,94 @@
+"""The panels: what they show at the start, that the picture follows the controls, and that they do without widgets."""
+
+import builtins
+
+import numpy as np
+import pytest
+
+from stlib import corpora
+from stlib.forensics import cauchy_schwarz_bound, new_head
+from stlib.nli_classifier import NLIClassifier
+from stlib.panels import POOLING, floors, head_scale, layers_and_pooling, pooled_layers, sentence_pair
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+@pytest.fixture(scope="module")
+def layers(base):
+    pairs = corpora.sts("sts", "test", corpora.Source("mini")).select(range(60))
+    return layers_and_pooling(base, pairs["sentence1"], pairs["sentence2"], pairs["score"])
+
+
+def parts(panel):
+    """The live controls and picture."""
+    *controls, picture = panel.live().children
+    return controls, picture
+
+
+def test_two_sentences(base):
+    panel = sentence_pair(base, "A man sleeps.", "A <man> snores.")
+    bundle = panel.bundle()
+    u, v = base.encode(["A man sleeps.", "A <man> snores."])
+    assert f"cosine: {u @ v:.2f}" in bundle["text/plain"]
+    assert "<td>a &lt; man &gt; s ##nor ##es .</td>" in bundle["text/html"]
+    assert "verdict" not in bundle["text/html"]
+    (first, _), picture = parts(panel)
+    first.value = "A <man> snores."
+    assert "<td>1.00</td>" in picture.value
+
+
+def test_the_verdict_is_the_classifiers(base):
+    classifier = NLIClassifier(base, new_head(1))
+    chances = classifier.predict_proba(["A man sleeps."], ["A man rests."])[0]
+    words = sentence_pair(classifier, "A man sleeps.", "A man rests.").bundle()["text/plain"]
+    assert f"entailment {100 * chances[0]:.0f} %" in words
+
+
+def test_layers_and_pooling_follow_the_controls(layers):
+    (slider, choice), picture = parts(layers)
+    before = picture.value
+    assert 'alt="6 layers, mean pooling: Spearman' in before
+    slider.value = 2
+    choice.value = "[CLS]"
+    assert picture.value != before
+    assert 'alt="2 layers, [CLS] pooling: Spearman' in picture.value
+    slider.value = 0
+    assert 'alt="0 layers, [CLS] pooling: all sentences have the same vector"' in picture.value
+
+
+def test_the_last_layer_is_the_models_own_embedding(base):
+    sentences = ["A man sleeps.", "Two dogs are running in a park."]
+    pooled = pooled_layers(base, sentences)
+    assert set(pooled) == set(POOLING)
+    last = pooled["mean"][-1]
+    last = last / np.linalg.norm(last, axis=1, keepdims=True)
+    np.testing.assert_allclose(last, base.encode(sentences), atol=1e-5)
+
+
+def test_a_larger_head_has_a_lower_floor():
+    small, large = floors(1, 1.0), floors(1, 8.0)
+    assert small[0] == pytest.approx(cauchy_schwarz_bound(new_head(1)))
+    assert large[0] < small[0]
+    assert large[1] < small[1]
+    assert small[1] > small[0]
+
+
+def test_the_scale_moves_the_floor():
+    (slider,), picture = parts(head_scale(plateau=0.907))
+    before = picture.value
+    slider.value = 4
+    assert "weights times 4" in picture.value
+    assert picture.value != before
+
+
+def test_without_widgets_the_picture_is_there(layers, monkeypatch):
+    assert WIDGET in layers.bundle()
+
+    def refuse(name, *rest):
+        if name == "ipywidgets":
+            raise ImportError(name)
+        return original(name, *rest)
+
+    original = builtins.__import__
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    assert set(layers.bundle()) == {"text/plain", "image/png"}
