@@ -89,5 +89,5 @@ def install(requirements: list[str], kept: dict[str, str]) -> None:
     importlib.invalidate_caches()
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
-        reason = lines[-1].removeprefix("ERROR: ") if lines else "pip gave no reason"
+        reason = lines[0].removeprefix("ERROR: ") if lines else "pip gave no reason"
         raise UsageError(f"pip could not install what the course needs: {reason}")

@@ -3,6 +3,7 @@
 python tools/lab.py [options of jupyter lab]
 """
 
+import argparse
 import json
 import os
 import subprocess
@@ -28,6 +29,9 @@ WORKSPACE = {
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=ROOT, help="where the notebooks folder is")
+    options, others = parser.parse_known_args()
     with tempfile.TemporaryDirectory() as folder:
         # A folder of its own keeps the workspaces of your other projects as they are; this environment's kernel goes
         # before one of the same name elsewhere.
@@ -39,7 +43,7 @@ def main() -> int:
         address = f"--LabApp.default_url=/lab/workspaces/course/tree/{FIRST}"
         try:
             return subprocess.run(
-                [*jupyter, f"--notebook-dir={ROOT}", address, *sys.argv[1:]], env=environment, check=False
+                [*jupyter, f"--notebook-dir={options.folder}", address, *others], env=environment, check=False
             ).returncode
         except KeyboardInterrupt:
             return 0

@@ -1,0 +1,168 @@
+"""The set-up cell: it does nothing where the course is installed, and everything in an empty folder on a strange machine."""
+
+import importlib.metadata
+import json
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from stlib import where
+from stlib.errors import UsageError
+from tools import notebooks as tool
+
+ROOT = Path(__file__).resolve().parents[1]
+COURSE = tool.course_notebooks()
+ADDRESS = "https://github.com/someone/some-course"
+
+
+@pytest.fixture(autouse=True)
+def own_machine(monkeypatch):
+    for variable in where.HOSTS:
+        monkeypatch.delenv(variable, raising=False)
+
+
+def stamped(path: Path, address: str):
+    notebook = nbformat.read(path, as_version=4)
+    tool.stamp(notebook, path, COURSE, address)
+    return notebook
+
+
+def tagged(notebook, tag: str) -> list[str]:
+    return [cell.source for cell in notebook.cells if tag in cell.metadata.get("tags", [])]
+
+
+def test_where_the_course_is_installed_nothing_is_done(capsys, monkeypatch):
+    monkeypatch.setattr(where, "install", lambda *_: pytest.fail("something was installed"))
+    where.prepare()
+    assert capsys.readouterr().out == "set-up: nothing to do, the course is installed here\n"
+
+
+def test_on_colab_what_is_there_is_kept(capsys, monkeypatch):
+    asked = {}
+    monkeypatch.setattr(where, "install", lambda wanted, kept: asked.update(wanted=wanted, kept=kept))
+    monkeypatch.setenv("COLAB_RELEASE_TAG", "release-colab")
+    monkeypatch.setenv("PYTHONPATH", "")
+    where.prepare()
+    assert asked["wanted"] == where.ranges(ROOT / "pyproject.toml")
+    assert asked["kept"]["torch"] == importlib.metadata.version("torch")
+    assert capsys.readouterr().out.startswith("set-up on Colab: installed nothing; kept torch ")
+    assert str(ROOT) in os.environ["PYTHONPATH"]
+
+
+def test_a_checkout_without_its_packages_says_so(monkeypatch):
+    monkeypatch.setattr(where, "installed", lambda: {"torch": "2.13.0"})
+    with pytest.raises(UsageError, match=r"sentence-transformers, .* missing here: start the course with make lab"):
+        where.prepare()
+
+
+def test_what_cannot_be_installed_is_one_sentence():
+    with pytest.raises(UsageError, match=r"pip could not install what the course needs: .*torch") as caught:
+        where.install(["torch>=999"], {"torch": importlib.metadata.version("torch")})
+    assert "\n" not in str(caught.value)
+
+
+def test_every_notebook_has_the_same_cell():
+    cells = [
+        tagged(nbformat.read(path, as_version=4), "setup")
+        for path in [*COURSE, *(ROOT / "notebooks" / "solutions").glob("*.ipynb")]
+    ]
+    assert len(cells) == 20
+    assert all(cell == cells[0] and len(cell) == 1 for cell in cells)
+
+
+def test_badges_follow_the_address():
+    for path in COURSE:
+        (badges,) = tagged(stamped(path, ADDRESS), "badges")
+        for host in ("https://colab.research.google.com/github", "https://github.com"):
+            assert f"{host}/someone/some-course/blob/main/notebooks/{path.name}" in badges
+        assert json.dumps(ADDRESS) in tagged(stamped(path, ADDRESS), "setup")[0]
+        assert not tagged(stamped(path, ""), "badges")
+
+
+def test_a_lone_notebook_without_an_address_says_what_to_do(tmp_path):
+    (cell,) = tagged(stamped(COURSE[0], ""), "setup")
+    script = tmp_path / "cell.py"
+    script.write_text(cell, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", script], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert "this notebook is alone: clone the course" in done.stderr
+
+
+def pinned(name: str) -> str:
+    """``name==version`` as ``requirements.txt`` has it, and is installed here."""
+    return f"{name}=={importlib.metadata.version(name).split('+')[0]}"
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    """The address of a bare clone of the course as it is now."""
+    folder = tmp_path_factory.mktemp("repository")
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if listed.returncode:
+        pytest.skip("this is no git checkout, so there is nothing to clone")
+    for name in filter(lambda name: (ROOT / name).is_file(), listed.stdout.splitlines()):
+        (folder / "work" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / "work" / name)
+    author = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
+    for command in (
+        ["init", "-q"],
+        ["add", "-A"],
+        [*author, "commit", "-qm", "all"],
+        ["clone", "-q", "--bare", ".", "../course.git"],
+    ):
+        subprocess.run(["git", *command], cwd=folder / "work", check=True, capture_output=True)
+    return (folder / "course.git").as_uri()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("library", ["sentence-transformers==6.0.0", None], ids=["oldest", "newest"])
+def test_alone_on_a_strange_machine(repository, tmp_path, library, monkeypatch):
+    """As on Colab: torch and numpy are there, the folder is empty but for the notebook, and the course is an address."""
+    venv.create(tmp_path / "machine", with_pip=True)
+    python = tmp_path / "machine" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    there = [pinned("torch"), pinned("numpy"), "ipykernel", *([library] if library else [])]
+    subprocess.run([python, "-m", "pip", "install", "-q", *there], check=True, capture_output=True)
+    before = state(python)
+    kernel = tmp_path / "jupyter" / "kernels" / "machine"
+    kernel.mkdir(parents=True)
+    command = [str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    (kernel / "kernel.json").write_text(json.dumps({"argv": command, "display_name": "machine", "language": "python"}))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    monkeypatch.setenv("COLAB_RELEASE_TAG", "release-colab")
+    monkeypatch.delenv("STLIB_RUNS")
+    (tmp_path / "content").mkdir()
+    for path in (COURSE[0], COURSE[2]):
+        notebook = stamped(path, repository)
+        client = NotebookClient(
+            notebook, timeout=1_500, kernel_name="machine", resources={"metadata": {"path": str(tmp_path / "content")}}
+        )
+        client.execute()
+        said = next(cell for cell in notebook.cells if "setup" in cell.metadata.get("tags", [])).outputs[0].text
+        assert said.startswith("set-up on Colab: fetched the course, installed ")
+        assert f"kept torch {before['torch'][0]}, numpy {before['numpy'][0]}" in said
+    after = state(python)
+    assert after["torch"] == before["torch"]
+    assert after["numpy"] == before["numpy"]
+    if library:
+        assert after["sentence-transformers"] == before["sentence-transformers"]
+    else:
+        assert after["sentence-transformers"][0] == importlib.metadata.version("sentence-transformers")
+
+
+def state(python: Path) -> dict[str, list]:
+    """Version and age of the installed packages of another environment."""
+    code = (
+        "import importlib.metadata as m, json; "
+        "print(json.dumps({d.name.lower(): [d.version, d._path.stat().st_mtime_ns] for d in m.distributions()}))"
+    )
+    return json.loads(subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout)
