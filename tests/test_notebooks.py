@@ -14,11 +14,19 @@ COURSE = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
 MUTES = re.compile(r"^# NBVAL_(IGNORE_OUTPUT|SKIP|RAISES_EXCEPTION)$", re.MULTILINE)
 LONGEST_CELL = 25
+CLOSING = ("## Check yourself", "## Quiz", "## Exercises", "## In practice", "## What to read")
+HOW = r"\((?:measured|estimated)\)"
+TIME = re.compile(rf"^- \*Time:\* .+ two CPU cores {HOW}, .+ Colab T4 machine {HOW}, .+ large GPU {HOW}", re.MULTILINE)
+CHECK = re.compile(r"check\(\"(\d\d\.\d)\"")
 
 
 def cells(path, kind):
     notebook = nbformat.read(path, as_version=4)
     return [cell for cell in notebook.cells if cell.cell_type == kind and cell.source.strip()]
+
+
+def prose(path):
+    return "\n".join(cell.source for cell in cells(path, "markdown"))
 
 
 def by_name(path):
@@ -46,18 +54,54 @@ def test_mutes_are_few_and_have_a_reason(path):
 
 @pytest.mark.parametrize("path", COURSE, ids=by_name)
 def test_anatomy(path):
-    text = "\n".join(cell.source for cell in cells(path, "markdown"))
-    for part in (
-        "**You will do",
-        "**You will learn",
-        "**You need",
-        "## Check yourself",
-        "## Exercises",
-        "## In practice",
-    ):
-        assert part in text, part
-    assert cells(path, "code")[0].source.count("stlib.setup(") == 1
+    text = prose(path)
+    parts = ["# ", "**You will do", "**You will learn", "**You need", *CLOSING, "[Course map]"]
+    places = [text.index(part) for part in parts]
+    assert places == sorted(places)
+    assert TIME.search(text)
+    assert "setup" in cells(path, "code")[0].metadata["tags"]
+    assert cells(path, "code")[1].source.count("stlib.setup(") == 1
     assert (ROOT / "notebooks" / "solutions" / f"{path.name[:2]}_solutions.ipynb").exists()
+
+
+@pytest.mark.parametrize("path", COURSE, ids=by_name)
+def test_quiz_has_folded_answers(path):
+    quiz = prose(path).split("## Quiz")[1].split("## Exercises")[0]
+    assert quiz.count("**Question.**") >= 4
+    assert quiz.count("**Question.**") == len(
+        re.findall(r"<details><summary>Answer</summary>\n\n.+?\n\n</details>", quiz, re.S)
+    )
+
+
+def checked(path) -> dict[str, str]:
+    """The exercises that a notebook checks, and what the check printed there."""
+    found = {}
+    for cell in cells(path, "code"):
+        for exercise in CHECK.findall(cell.source):
+            found[exercise] = "".join(output.get("text", "") for output in cell.outputs)
+    return found
+
+
+@pytest.mark.parametrize("path", COURSE, ids=by_name)
+def test_checks_fail_on_the_templates_and_pass_on_the_solutions(path):
+    number = path.name[:2]
+    templates, solutions = checked(path), checked(ROOT / "notebooks" / "solutions" / f"{number}_solutions.ipynb")
+    assert len(templates) >= 3
+    assert list(templates) == list(solutions) == [f"{number}.{place + 1}" for place in range(len(templates))]
+    for exercise in templates:
+        assert f"exercise {exercise}: not yet: " in templates[exercise]
+        assert f"exercise {exercise}: solved" in solutions[exercise]
+
+
+@pytest.mark.parametrize("path", COURSE, ids=by_name)
+def test_exercises_rise_in_difficulty_and_unfold_their_solution(path):
+    text = prose(path)
+    levels = re.findall(r"^### Exercise (\d) · .+ \((easy|medium|hard)\)$", text, re.MULTILINE)
+    assert [int(number) for number, _ in levels] == list(range(1, len(levels) + 1))
+    ranks = [("easy", "medium", "hard").index(level) for _, level in levels]
+    assert ranks == sorted(ranks)
+    assert ranks[-1] > ranks[0]
+    assert text.count("<details><summary>Solution of exercise ") == len(levels) == len(checked(path))
 
 
 @pytest.mark.parametrize("path", COURSE, ids=by_name)
@@ -71,7 +115,7 @@ def test_every_figure_has_alt_text_after_it(path):
             assert following is not None
             assert following.cell_type == "markdown"
             assert re.match(r"\*\*Figure: .{20,}", following.source), following.source[:80]
-            assert cell.source.rstrip().endswith("plt.show()")
+            assert cell.source.rstrip().endswith(".show()")
     assert figures >= 1
 
 
@@ -90,6 +134,50 @@ def test_each_notebook_stands_alone(path):
     """No notebook reads what another one writes, unless through ``find_or_train``, which builds it when it is missing."""
     for cell in cells(path, "code"):
         assert not re.search(r"\.ipynb|runs[/\"']|%run|%store", cell.source), cell.source
+
+
+def bold_terms(path) -> set[str]:
+    """What a notebook sets in bold, less the fixed words of its outline: the terms that it explains."""
+    bold = re.findall(r"(?<!\*)\*\*([^*\n]+)\*\*", prose(path))
+    return {text.lower() for text in bold if not text.startswith(("You will", "You need", "Question.", "Figure: "))}
+
+
+def test_the_glossary_has_every_term_and_nothing_else():
+    lines = (ROOT / "notebooks" / "glossary.md").read_text(encoding="utf-8").splitlines()
+    entries = dict(
+        re.match(r"- \*\*(.+?)\*\* \(\[\d\d\]\((.+?)\)\): .{15,}", line).groups() for line in lines if line[:1] == "-"
+    )
+    terms = {path.name: bold_terms(path) for path in COURSE}
+    assert set().union(*terms.values()) == {term.lower() for term in entries}
+    for term, name in entries.items():
+        assert term.lower() in terms[name], f"{name} does not explain {term}"
+    assert list(entries) == sorted(entries, key=str.lower)
+
+
+def sentences(path) -> list[int]:
+    """The number of words of each sentence of a notebook's prose: no code, tables, quizzes' folds or links' targets."""
+    text = re.sub(
+        r"```.*?```|<details>.*?</details>|\]\([^)]*\)|`[^`]*`|\$[^$]*\$", "word", prose(path), flags=re.DOTALL
+    )
+    paragraphs = [
+        part
+        for part in re.split(r"\n\s*\n|\n(?=[-\d|#])", text)
+        if not part.lstrip().startswith(("|", "#", "-", "**Figure"))
+    ]
+    return [
+        len(sentence.split())
+        for part in paragraphs
+        for sentence in re.split(r"(?<=[.!?])\s", part)
+        if len(sentence.split()) > 2
+    ]
+
+
+@pytest.mark.parametrize("path", COURSE, ids=by_name)
+def test_sentences_are_short(path):
+    lengths = sentences(path)
+    assert len(lengths) > 40
+    assert sum(lengths) / len(lengths) <= 18
+    assert max(lengths) <= 45
 
 
 def test_links_between_files_lead_somewhere():

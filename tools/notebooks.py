@@ -47,7 +47,7 @@ if importlib.util.find_spec("stlib") is None:
     alone = course not in Path.cwd().parents
     if alone and not course.exists():
         if not REPOSITORY:
-            raise RuntimeError("this notebook is alone: clone the course and open the notebook from its notebooks folder")
+            raise RuntimeError("this notebook is alone: clone the course, and open it from the folder notebooks")
         subprocess.run(["git", "clone", "--quiet", "--depth", "1", REPOSITORY, str(course)], check=True)
     sys.path.insert(0, str(course))
 importlib.import_module("stlib.where").prepare(alone)"""
@@ -109,13 +109,20 @@ def stamp(notebook, path: Path, paths: list[Path], repository: str | None = None
     """Put every generated cell anew. ``repository`` is the address, by default the one in ``pyproject.toml``."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["course"]
     repository = settings["repository"] if repository is None else repository
-    drop(notebook, "setup")
-    first = next(place for place, cell in enumerate(notebook.cells) if cell.cell_type == "code")
-    notebook.cells.insert(first, made("code", SETUP.replace("ADDRESS", json.dumps(repository)), "setup"))
+    add_setup(notebook, SETUP.replace("ADDRESS", json.dumps(repository)))
     if path in paths:
         add_badges(notebook, path, repository, settings["branch"])
         add_solutions(notebook, NOTEBOOKS / "solutions" / f"{path.name[:2]}_solutions.ipynb")
         add_navigation(notebook, path, paths)
+
+
+def add_setup(notebook, source: str) -> None:
+    """Make the first code cell the set-up cell; what it printed stays, as the next run prints the same."""
+    first = next(place for place, cell in enumerate(notebook.cells) if cell.cell_type == "code")
+    if "setup" in notebook.cells[first].metadata.get("tags", []):
+        notebook.cells[first].source = source
+    else:
+        notebook.cells.insert(first, made("code", source, "setup"))
 
 
 def made(kind: str, source: str, tag: str):
@@ -200,6 +207,8 @@ def tidy(notebook) -> None:
     for number, cell in enumerate(notebook.cells, 1):
         if "outputs" in cell:
             cell.outputs = joined(cell.outputs)
+            for output in cell.outputs:  # a widget lives as long as its kernel; the picture beside it stays
+                output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
         cell["id"] = f"cell-{number:02d}"
         tags = cell.metadata.get("tags")
         cell.metadata = {"tags": tags} if tags else {}

@@ -141,7 +141,7 @@ def hypotheses() -> str:
 
 
 def with_spread(found: pd.DataFrame, row: int) -> str:
-    if row not in found.index:
+    if row not in found.index or pd.isna(found.loc[row, "mean"]):  # that run was not taken so far
         return "-"
     return f"{found.loc[row, 'mean']:.4f} ± {found.loc[row, 'spread']:.4f}"
 

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from stlib.errors import UsageError
 
 
-def check(exercise: str, answer) -> bool:
-    """Print whether ``answer`` solves the exercise, with a hint where it does not, and return it.
+def check(exercise: str, answer) -> None:
+    """Print whether ``answer`` solves the exercise, with a hint where it does not.
 
     Args:
         exercise: notebook and number, such as ``"01.2"``.
@@ -22,7 +22,6 @@ def check(exercise: str, answer) -> bool:
     """
     hint = shortcoming(find(exercise), answer)
     print(f"exercise {exercise}: solved" if hint is None else f"exercise {exercise}: not yet: {hint}")
-    return hint is None
 
 
 def find(exercise: str) -> Callable:
