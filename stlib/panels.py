@@ -272,7 +272,7 @@ def head_scale(seed: int = 42, plateau: float | None = None) -> Panel:
         return ax
 
     def describe(scale: float) -> str:
-        return f"weights times {scale:.2g}: the loss gets down to {at(scale):.2f} at best"
+        return f"weights times {scale:.2g}: the loss gets down to {at(scale):.1f} at best"
 
     return Panel(draw, {"scale": Slider("scale", -2, 4, 0.25, 1.0, logarithmic=True)}, describe)
 

@@ -26,7 +26,7 @@ def cells(path, kind):
 
 
 def prose(path):
-    return "\n".join(cell.source for cell in cells(path, "markdown"))
+    return "\n\n".join(cell.source for cell in cells(path, "markdown"))
 
 
 def by_name(path):
@@ -187,8 +187,10 @@ def test_links_between_files_lead_somewhere():
             assert (path.parent / target.split("#")[0]).exists(), f"{path.name}: {target}"
 
 
-def test_navigation_and_metadata_are_up_to_date():
+@pytest.mark.parametrize("tool", ["notebooks.py", "readme.py"])
+def test_what_is_generated_is_up_to_date(tool):
+    """Badges, set-up cells, folded solutions and navigation; the README's tables and environment.yml."""
     done = subprocess.run(
-        [sys.executable, ROOT / "tools" / "notebooks.py", "--check"], capture_output=True, text=True, check=False
+        [sys.executable, ROOT / "tools" / tool, "--check"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr

@@ -68,11 +68,12 @@ def course_map() -> str:
     for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")):
         text = "\n".join(c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "markdown")
         title = re.search(r"^# (.+)$", text, re.MULTILINE)[1]
+        task = re.search(r"^\*\*You will do:\*\* (.+?)\.(?:\s|$)", text, re.MULTILINE)[1]
         times = re.search(r"^- \*Time:\* (.+?large GPU \(\w+\))", text, re.MULTILINE)[1]
         times = re.split(r"(?<=\)), ", times)
         times = [re.sub(r" on (two CPU cores|a Colab T4 machine|a large GPU)", "", time) for time in times]
-        rows.append([f"[{path.name[:2]} {title}](notebooks/{path.name})", *times])
-    return table(["notebook", "two CPU cores", "Colab, T4", "large GPU"], rows)
+        rows.append([f"[{path.name[:2]} {title}](notebooks/{path.name})", task, *times])
+    return table(["notebook", "you will", "two CPU cores", "Colab, T4", "large GPU"], rows)
 
 
 CONTENDERS = {  # what the README calls the contenders of notebook 08
