@@ -28,9 +28,8 @@ def pages():
     pytest.importorskip("sphinx", reason="Sphinx is not installed: make book installs it")
     done = subprocess.run([sys.executable, ROOT / "tools" / "book.py"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    return {
-        path: BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser") for path in sorted(SITE.rglob("*.html"))
-    }
+    found = [path for path in sorted(SITE.rglob("*.html")) if "_static" not in path.parts]
+    return {path: BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser") for path in found}
 
 
 @pytest.fixture(scope="module")

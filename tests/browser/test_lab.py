@@ -9,6 +9,7 @@ import time
 import urllib.request
 
 import nbformat
+import psutil
 import pytest
 
 from tests.browser.conftest import ROOT
@@ -45,14 +46,15 @@ def lab(course):
     with open(course / "server.log", "w", encoding="utf-8") as log:
         server = subprocess.Popen(
             [sys.executable, ROOT / "tools" / "lab.py", "--folder", course, *options],
-            env=environment, stdout=log, stderr=log, start_new_session=True,
+            env=environment, stdout=log, stderr=log,
         )  # fmt: skip
         address = f"http://127.0.0.1:{port}"
         try:
             wait_for(lambda: answers(address), 60, lambda: (course / "server.log").read_text(encoding="utf-8")[-2_000:])
             yield address
         finally:
-            urllib.request.urlopen(urllib.request.Request(f"{address}/api/shutdown", method="POST"), timeout=10)
+            for process in [*psutil.Process(server.pid).children(recursive=True), server]:
+                process.terminate()
             server.wait(timeout=30)
 
 
@@ -157,11 +159,10 @@ def operate_widgets(page, screenshots) -> None:
     sentence = page.locator(".widget-text input").first
     sentence.scroll_into_view_if_needed()
     table = page.locator(".widget-html-content table").first
-    before = table.inner_text()
+    wait_for(lambda: "soup" in table.inner_text(), 30)
     sentence.fill("Nobody has ever seen this sentence.")
     sentence.press("Enter")
-    wait_for(lambda: table.inner_text() != before, 30)
-    assert "nobody has ever seen this sentence" in table.inner_text()
+    wait_for(lambda: "nobody has ever seen this sentence" in table.inner_text(), 30, table.inner_text)
     page.screenshot(path=screenshots / "lab_panel_sentences.png")
     slider = page.locator(".widget-slider .noUi-handle").first
     slider.scroll_into_view_if_needed()
