@@ -8,19 +8,23 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.version import Version
+
+import stlib
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def requirements():
-    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+def requirements(name: str = "requirements.txt") -> list[Requirement]:
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
     return [Requirement(line) for line in lines if line and not line.startswith("#")]
 
 
-def test_every_requirement_is_exact():
-    for requirement in requirements():
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-book.txt"])
+def test_every_requirement_is_exact(name):
+    for requirement in requirements(name):
         assert re.fullmatch(r"==[\w.]+", str(requirement.specifier)), requirement
 
 
@@ -58,6 +62,27 @@ def test_conda_installs_the_same_file():
     assert "- -r requirements.txt" in text
     python = re.search(r"python=(3\.\d+)", text)[1]
     assert python in ("3.11", "3.12", "3.13")
+
+
+def test_the_sites_packages_come_on_top():
+    course = {requirement.name for requirement in requirements()}
+    assert not course & {requirement.name for requirement in requirements("requirements-book.txt")}
+
+
+def test_one_version_everywhere():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert project == stlib.__version__ == citation["version"]
+    assert f"## {project} (" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / ".github" / "workflows").glob("*.yml")), ids=lambda path: path.stem)
+def test_workflows_call_what_is_there(path):
+    """Every file and make target that a workflow names exists."""
+    jobs = yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"]
+    commands = "\n".join(step.get("run", "") for job in jobs.values() for step in job["steps"])
+    for name in re.findall(r"[\w./-]+\.(?:py|txt)\b", commands):
+        assert (ROOT / name).exists(), name
 
 
 def test_import_stays_quick():

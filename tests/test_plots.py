@@ -1,3 +1,5 @@
+import itertools
+
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
@@ -7,6 +9,7 @@ mpl.use("agg")
 import matplotlib.pyplot as plt
 
 from stlib import plots
+from stlib.plots import drawing
 
 
 @pytest.fixture(autouse=True)
@@ -170,3 +173,47 @@ def test_growth_and_dimensions():
     ax = plots.by_dimensions({"base": {32: 60.0, 384: 80.0}})
     assert labelled(ax)
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["32", "384"]
+
+
+# How the three kinds of dichromats see linear RGB: Machado, Oliveira and Fernandes 2009, severity 1.
+DICHROMATS = {
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+
+
+def lab(linear: np.ndarray) -> np.ndarray:
+    """CIE L*a*b* of linear sRGB under D65."""
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    ratio = (to_xyz @ np.clip(linear, 0, 1)) / [0.9505, 1.0, 1.089]
+    x, y, z = np.where(ratio > 0.008856, np.cbrt(ratio), 7.787 * ratio + 16 / 116)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("sight", ["usual", *DICHROMATS])
+def test_the_palette_can_be_told_apart(sight):
+    """No two colours of the palette look alike: a difference (CIE 1976) of 2.3 is just noticeable, we ask for four times that."""
+    matrix = np.array(DICHROMATS.get(sight, np.eye(3)))
+    seen = {}
+    for name in ("BLUE", "ORANGE", "GREEN", "RED", "SKY", "PURPLE", "YELLOW", "BLACK"):
+        rgb = np.array(mpl.colors.to_rgb(getattr(drawing, name)))
+        seen[name] = lab(matrix @ np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4))
+    pairs = {(a, b): np.linalg.norm(seen[a] - seen[b]) for a, b in itertools.combinations(seen, 2)}
+    assert min(pairs.values()) > 9, min(pairs, key=pairs.get)
+
+
+def test_no_series_differs_by_its_colour_alone():
+    curve = pd.DataFrame({"step": [10, 20], "loss": [1.1, 0.9]})
+    table = pd.DataFrame({"n": [10, 30], "confidence": [0.5, 0.9], "accuracy": [0.4, 0.8]})
+    growing = pd.DataFrame({"pairs": [10, 100] * 3, "value": np.arange(6.0), "series": list("aabbcc")})
+    figures = [
+        plots.loss_curves({"a": curve, "b": curve, "c": curve}),
+        plots.reliability({"a": table, "b": table}),
+        plots.growth(growing, "points"),
+        plots.by_dimensions({name: {32: 60.0, 384: 80.0} for name in "abc"}),
+    ]
+    for ax in figures:
+        looks = [(line.get_linestyle(), line.get_marker()) for line in ax.get_lines() if line.get_label()[0] != "_"]
+        assert len(looks) >= 2
+        assert len(set(looks)) == len(looks), looks
