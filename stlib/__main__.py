@@ -16,6 +16,10 @@ def main(arguments: list[str] | None = None) -> int:
     except UsageError as error:
         print(f"stlib {options.command}: {error}", file=sys.stderr)
         return 2
+    except OSError as error:  # a full disk, a folder that may not be read or written
+        reason = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        print(f"stlib {options.command}: {reason}: check the path, its permissions and the space left", file=sys.stderr)
+        return 2
     return 0
 
 
@@ -65,6 +69,11 @@ def make_parser() -> argparse.ArgumentParser:
     predict.add_argument("--hypothesis")
     predict.add_argument("--input", type=Path, help="a CSV file with the columns premise and hypothesis")
     predict.add_argument("--output", type=Path, help="the CSV file to write: the input with label and probabilities")
+    predict.add_argument(
+        "--skip-bad-rows",
+        action="store_true",
+        help="leave out rows without a sentence, and say which, instead of stopping",
+    )
     predict.set_defaults(run=run_predict)
 
     card = commands.add_parser(
@@ -202,55 +211,22 @@ def load_model(name: str):
 
 
 def run_predict(options) -> None:
-    import pandas as pd
+    from stlib.labelling import label_file, report
 
     one_pair = options.premise is not None and options.hypothesis is not None
     if one_pair == (options.input is not None):
         raise_usage("give either --premise and --hypothesis, or --input pairs.csv")
     if options.input is not None and options.output is None:
         raise_usage("--input needs --output, the CSV file to write")
-    table = (
-        read_pairs(options.input)
-        if options.input
-        else pd.DataFrame({"premise": [options.premise], "hypothesis": [options.hypothesis]})
-    )
     _, classifier = load_model(options.model)
     if classifier is None:
         raise_usage(f"{options.model} has no NLI head: name a run folder trained with SoftmaxLoss")
-    probabilities = classifier.predict_proba(
-        table["premise"].tolist(), table["hypothesis"].tolist(), progress=options.input is not None
-    )
-    if one_pair:
-        best = int(probabilities[0].argmax())
-        rest = ", ".join(f"{label} {p:.3f}" for label, p in zip(classifier.labels, probabilities[0], strict=True))
-        print(f"{classifier.labels[best]} ({rest})")
+    if options.input is not None:
+        report(*label_file(classifier, options.input, options.output, options.skip_bad_rows), options.output)
         return
-    table["predicted"] = [classifier.labels[i] for i in probabilities.argmax(axis=1)]
-    for i, label in enumerate(classifier.labels):
-        table[label] = probabilities[:, i].round(6)
-    temporary = options.output.with_name(options.output.name + ".tmp")
-    table.to_csv(temporary, index=False)
-    temporary.replace(options.output)
-    print(f"{len(table):,} pairs labelled in {options.output}")
-
-
-def read_pairs(path: Path):
-    """The pairs of a CSV file. Raises UsageError for a missing file, missing columns or an empty cell, by row."""
-    import pandas as pd
-
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise_usage(
-            f"{path} could not be read as CSV ({error}): give a UTF-8 file with the columns premise and hypothesis"
-        )
-    for column in ("premise", "hypothesis"):
-        if column not in table.columns:
-            raise_usage(f"{path} has no column {column!r} (it has: {', '.join(table.columns)}): rename or add it")
-        empty = table.index[table[column].str.strip() == ""]
-        if len(empty):
-            raise_usage(f"{path} has no {column} in row {empty[0] + 1}: fill it in or remove the row")
-    return table
+    (chances,) = classifier.predict_proba([options.premise], [options.hypothesis])
+    rest = ", ".join(f"{label} {chance:.3f}" for label, chance in zip(classifier.labels, chances, strict=True))
+    print(f"{classifier.labels[int(chances.argmax())]} ({rest})")
 
 
 def run_card(options) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -289,12 +290,17 @@ def splits_of(task: str, source: Source) -> list[str]:
 
 @contextlib.contextmanager
 def quiet_reading():
-    """Hide the library's bars over local files, which are done before a bar can be read."""
-    already = are_progress_bars_disabled()
+    """Read local files in silence: without bars, which are done before they can be read, and without telling the hub.
+
+    The library counts each call of ``load_dataset`` at the hub, for local files too, and waits up to 3 s where it cannot.
+    """
+    already, counting = are_progress_bars_disabled(), datasets.config.HF_UPDATE_DOWNLOAD_COUNTS
     disable_progress_bars()
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
     try:
         yield
     finally:
+        datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = counting
         if not already:
             enable_progress_bars()
 

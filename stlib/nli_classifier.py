@@ -12,6 +12,7 @@ from torch import nn
 
 from stlib.base_model import quiet_loading
 from stlib.corpora import NLI_LABELS
+from stlib.encoding import EncodeOnce
 from stlib.errors import UsageError
 from stlib.profiles import best_device
 
@@ -46,9 +47,7 @@ class NLIClassifier:
         self.head = head.to(encoder.device)
         self.labels = tuple(labels)
 
-    def logits(
-        self, premises: Sequence[str], hypotheses: Sequence[str], batch_size: int = 64, progress: bool = False
-    ) -> torch.Tensor:
+    def logits(self, premises: Sequence[str], hypotheses: Sequence[str], progress: bool = False) -> torch.Tensor:
         """Scores before the softmax, shape (n, 3). Each distinct sentence is encoded once."""
         if len(premises) != len(hypotheses):
             raise UsageError(
@@ -56,12 +55,8 @@ class NLIClassifier:
             )
         if len(premises) == 0:
             return torch.empty(0, len(self.labels))
-        distinct = list(dict.fromkeys([*premises, *hypotheses]))
-        row = {sentence: i for i, sentence in enumerate(distinct)}
-        embeddings = self.encoder.encode(
-            distinct, batch_size=batch_size, convert_to_tensor=True, show_progress_bar=progress
-        )
-        return self.logits_of(*(embeddings[[row[sentence] for sentence in side]] for side in (premises, hypotheses)))
+        both = EncodeOnce(self.encoder).encode([*premises, *hypotheses], progress)
+        return self.logits_of(both[: len(premises)], both[len(premises) :])
 
     def logits_of(self, u: torch.Tensor | np.ndarray, v: torch.Tensor | np.ndarray) -> torch.Tensor:
         """Scores before the softmax, shape (n, 3), of embeddings that are at hand: ``u`` and ``v``, shape (n, d)."""

@@ -8,6 +8,7 @@ card.json     what the card's generator knows, for python -m stlib card
 checkpoints/  encoder, head, optimizer, scheduler and random states, for --resume
 """
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -18,7 +19,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import filelock
 import pandas as pd
+from safetensors import SafetensorError
 
 from stlib.errors import UsageError
 
@@ -107,6 +110,51 @@ def replace_folder(new: Path, old: Path) -> None:
     if old.exists():
         shutil.rmtree(old)
     new.rename(old)
+
+
+@contextlib.contextmanager
+def one_writer(folder: Path):
+    """Keep other processes out of the run folder for as long as this one writes it.
+
+    The lock goes with the process that holds it, also when that is killed. Raises UsageError where another has it.
+    """
+    lock = filelock.FileLock(folder.parent / f".{folder.name}.lock", timeout=0)
+    try:
+        with writing(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+    except filelock.Timeout:
+        raise UsageError(f"another process is training into {folder}: wait for it, or choose another --out") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def writing(folder: Path):
+    """Turn what goes wrong while ``folder`` is written into one sentence: a full disk, a folder that may not be written.
+
+    The libraries raise errors of their own for it: safetensors, torch's archive writer, and the system's.
+    """
+    try:
+        yield
+    except filelock.Timeout:  # an OSError too
+        raise
+    except OSError as error:
+        raise UsageError(cannot_write(folder, error.strerror or str(error))) from error
+    except (SafetensorError, RuntimeError) as error:
+        known = re.search(r"No space left on device|PytorchStreamWriter failed|unexpected pos|os error \d+", str(error))
+        if not isinstance(error, SafetensorError) and not known:
+            raise
+        raise UsageError(cannot_write(folder, known[0] if known else str(error))) from error
+
+
+def cannot_write(folder: Path, reason: str) -> str:
+    return (
+        f"{folder} could not be written ({reason}): make room or choose another --out; checkpoints that are whole "
+        "stay, and --resume continues from the last"
+    )
 
 
 def versions() -> dict[str, str]:

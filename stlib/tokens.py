@@ -118,7 +118,7 @@ class TokenisedPairs(torch.utils.data.Dataset):
     """The rows of an Arrow file that ``tokenise`` wrote. Only the pages that are read take memory.
 
     A ``DataLoader`` asks for the rows of a batch at once and gets it whole: ``ids`` (all tokens of column 1, then of column 2, one sentence after another),
-    ``lengths`` (tokens of each sentence, a list) and the other columns, such as the label.
+    ``lengths`` (tokens of each sentence, a list), ``rows`` (the numbers of the rows) and the other columns, such as the label.
     """
 
     def __init__(self, path: Path):
@@ -144,6 +144,7 @@ class TokenisedPairs(torch.utils.data.Dataset):
         batch = {
             "ids": torch.from_numpy(np.concatenate(sentences).astype(np.int64)),
             "lengths": [len(sentence) for sentence in sentences],
+            "rows": rows,
         }
         for name in self.others:
             batch[name] = torch.tensor([self.columns[name][chunk][row] for chunk, row in places])

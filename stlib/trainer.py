@@ -3,7 +3,6 @@
 import contextlib
 import ctypes
 import functools
-import math
 import os
 import platform
 from pathlib import Path
@@ -49,11 +48,22 @@ class NLITrainer(SentenceTransformerTrainer):
         if self.args.world_size > 1:  # no wrapper, then: `training_step` averages the gradients
             self.accelerator.prepare_model = functools.partial(self.accelerator.prepare_model, evaluation_mode=True)
 
-    def training_step(self, *arguments, **options) -> torch.Tensor:
-        loss = super().training_step(*arguments, **options)
+    def training_step(self, model, inputs, *arguments, **options) -> torch.Tensor:
+        loss = super().training_step(model, inputs, *arguments, **options)
+        if not torch.isfinite(loss):
+            raise UsageError(
+                f"the loss is {float(loss)} at step {self.state.global_step + 1}, on {self.rows_in_words(inputs)}: look at them, "
+                "lower the learning rate, or set STLIB_PRECISION=fp32; the last checkpoint is from before"
+            )
         if self.args.world_size > 1:
             average_gradients(self.trained)
         return loss
+
+    def rows_in_words(self, inputs: dict) -> str:
+        """Which pairs a batch holds. The library's batches keep no row numbers, so the first text has to do."""
+        ids = next(value for name, value in inputs.items() if name.endswith("input_ids"))
+        text = self.model.tokenizer.decode(ids[0], skip_special_tokens=True)
+        return f"the batch of {len(ids)} pairs that starts with {text!r}"
 
     def _save(self, output_dir: str | None = None, state_dict=None) -> None:
         with quiet_loading():
@@ -128,6 +138,9 @@ class PackedTrainer(NLITrainer):
             loss = self.loss([{"sentence_embedding": column} for column in columns], label)
         return (loss, {}) if return_outputs else loss
 
+    def rows_in_words(self, inputs: dict) -> str:
+        return f"rows {', '.join(map(str, inputs['rows']))} of the training data"
+
     def _clip_grad_norm(self, model) -> torch.Tensor:
         """As the library does it, over the one buffer that holds all gradients of the encoder."""
         self.accelerator.unscale_gradients()
@@ -172,17 +185,6 @@ class ProgressBar(TrainerCallback):
 
     def on_train_end(self, args, state, control, **kwargs):
         self.bar.close()
-
-
-class LossWatch(TrainerCallback):
-    """Stops the run when the loss is no longer a number, instead of training on."""
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        if logs and "loss" in logs and not math.isfinite(float(logs["loss"])):
-            raise UsageError(
-                f"the loss is {logs['loss']} at step {state.global_step}: look at the last {args.logging_steps} batches before it, "
-                "lower the learning rate, or set STLIB_PRECISION=fp32"
-            )
 
 
 class StopAfter(TrainerCallback):
@@ -237,7 +239,7 @@ def make_trainer(
     ``tokens`` is the folder where the packed engine keeps the corpora it has tokenised.
     """
     model = loss.model
-    callbacks = [ProgressBar(), LossWatch()]
+    callbacks = [ProgressBar()]
     if last_step < total_steps:
         callbacks.append(StopAfter(last_step))
     options = {

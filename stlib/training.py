@@ -3,9 +3,11 @@
 import functools
 import json
 import math
+import os
 import re
 import shutil
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -36,11 +38,13 @@ from stlib.runs import (
     Run,
     find_model_folder,
     load_encoder,
+    one_writer,
     peak_memory_mb,
     replace_folder,
     versions,
     write_json,
     write_text,
+    writing,
 )
 from stlib.trainer import (
     ENGINES,
@@ -108,66 +112,141 @@ def train(
     Raises:
         UsageError: unknown names, missing data, a run folder that is in use; nothing has been written then.
     """
+    plan = make_plan(recipe, profile, data, nli_split, max_steps, seed, log_every, engine, start)
+    out = Path(out) if out else default_folder(plan.settings)
+    check_folder(out, resume)
+    if not is_first_process():
+        return carry_out(plan, out, resume)
+    with one_writer(out):
+        check_folder(out, resume)  # again: another process may have come first
+        return carry_out(plan, out, resume)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is decided before a run starts.
+
+    Attributes:
+        settings: what must be the same for a run to be resumed; also the first part of ``run.json``.
+        recipe: as it will run, fitted to a short run where ``fitted`` is True.
+        start: the run or model folder to train on, or None for the base model.
+        dataset: the rows to train on.
+        total_steps: of the whole schedule.
+        last_step: where this run stops.
+        device: where it trains.
+        time_gpu: what to expect on a GPU, in words.
+    """
+
+    settings: dict
+    recipe: Recipe
+    fitted: bool
+    start: str | Path | None
+    dataset: Dataset
+    batch_size: int
+    epochs: int
+    total_steps: int
+    last_step: int
+    device: str
+    time_gpu: str
+
+
+def make_plan(recipe, profile, data, nli_split, max_steps, seed, log_every, engine, start) -> Plan:
+    """The arguments of ``train``, resolved and checked; nothing is written."""
     request = make_request(recipe, profile, data, nli_split, max_steps, seed, start)
     asked, chosen = get_recipe(recipe), get_profile(profile)
     batch_size = asked.batch_size or chosen.batch_size
-    out = Path(out) if out else default_folder(request)
     device = best_device()
     engine = engine or default_engine(device)
     if engine not in ENGINES:
         raise UsageError(f"there is no engine {engine!r}: choose one of {', '.join(ENGINES)}")
     if batch_size % processes():
         raise UsageError(f"{processes()} processes cannot share batches of {batch_size} pairs: start 2, 4, 8, …")
-    check_folder(out, resume)
+    if log_every is not None and log_every < 1:
+        raise UsageError(f"log_every is {log_every}: choose a number of steps above zero")
     dataset = load_rows(asked, request, data, batch_size)
     epochs = count_epochs(asked, chosen)
     total_steps = epochs * steps_an_epoch(len(dataset), batch_size, processes())
     last_step = min(request["max_steps"] or total_steps, total_steps)
-    recipe = asked.fitted_to(total_steps, chosen.rate_scale) if is_fitted(asked, chosen) else asked
-    log_every = min(log_every or chosen.log_every, last_step)
-    precision = best_precision(device)
+    fitted = asked.fitted_to(total_steps, chosen.rate_scale) if is_fitted(asked, chosen) else asked
     settings = {
         **request,
         "engine": engine,
-        "precision": precision,
+        "precision": best_precision(device),
         "processes": processes(),
-        "log_every": log_every,
+        "log_every": min(log_every or chosen.log_every, last_step),
         "data_fingerprint": corpora.fingerprint(dataset),
     }
+    return Plan(
+        settings,
+        fitted,
+        fitted != asked,
+        start,
+        dataset,
+        batch_size,
+        epochs,
+        total_steps,
+        last_step,
+        device,
+        chosen.time_gpu,
+    )
+
+
+def is_first_process() -> bool:
+    """Whether this process writes the run folder: the only one, or the first that torchrun or accelerate started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def carry_out(plan: Plan, out: Path, resume: bool) -> Run:
+    """Train what was planned, and write the run folder."""
+    recipe, settings, device = plan.recipe, plan.settings, plan.device
     checkpoint = last_checkpoint(out, settings) if resume else None
     # Checkpoints fall on rows of the log, so that the first row after a resumed one averages over all of its steps.
-    save_every = max(1, min(1_000, last_step // 2) // log_every) * log_every
-    args = training_arguments(out / "checkpoints", batch_size, recipe, epochs, seed, log_every, save_every, device)
-    first = args.process_index == 0
-    if first:
-        print(describe(settings, recipe, recipe != asked, batch_size, len(dataset), last_step, device, chosen.time_gpu))
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(out / "unfinished.json", settings)
+    log_every = settings["log_every"]
+    save_every = max(1, min(1_000, plan.last_step // 2) // log_every) * log_every
+    seed = settings["seed"]
+    if is_first_process():
+        print(describe(plan))
+        with writing(out):
+            out.mkdir(parents=True, exist_ok=True)
+            write_json(out / "unfinished.json", settings)
+    args = training_arguments(
+        out / "checkpoints", plan.batch_size, recipe, plan.epochs, seed, log_every, save_every, device
+    )
 
     hide_card_bar()
     set_seed(seed)
-    model = prepare_encoder(recipe, load_start(start, device))
+    model = prepare_encoder(recipe, load_start(plan.start, device))
     loss = make_loss(recipe, model)
-    describe_model(model, request["source"], recipe.data)
+    describe_model(model, settings["source"], recipe.data)
     head = head_of(loss)
     first_head = head.weight.detach().clone() if head is not None else None
     torch.manual_seed(seed + args.process_index)  # from here on: dropout, which differs between processes
-    trainer = make_trainer(loss, dataset, args, recipe, total_steps, last_step, engine, runs_folder() / "tokens")
     started = time.perf_counter()
-    if checkpoint is not None and step_of(checkpoint) >= last_step:  # interrupted while the finished run was written
-        trainer.load_whole(checkpoint)
-    else:
-        trainer.train(resume_from_checkpoint=checkpoint)
+    with writing(out):
+        trainer = make_trainer(
+            loss,
+            plan.dataset,
+            args,
+            recipe,
+            plan.total_steps,
+            plan.last_step,
+            settings["engine"],
+            runs_folder() / "tokens",
+        )
+        if checkpoint is not None and step_of(checkpoint) >= plan.last_step:  # interrupted while its end was written
+            trainer.load_whole(checkpoint)
+        else:
+            trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.perf_counter() - started
 
     info = {
         **settings,
         "recipe": recipe.to_dict(),
-        "rows": len(dataset),
+        "rows": len(plan.dataset),
         "steps": trainer.state.global_step,
-        "total_steps": total_steps,
-        "epochs": epochs,
-        "batch_size": batch_size,
+        "total_steps": plan.total_steps,
+        "epochs": plan.epochs,
+        "batch_size": plan.batch_size,
         "difference_between_processes": difference_between_processes([*model.parameters(), *loss.parameters()]),
         "hardware": describe_device(),
         "seconds": round(seconds, 1),
@@ -176,8 +255,9 @@ def train(
         "head_moved": None if head is None else round(float((head.weight.detach() - first_head).norm()), 6),
         "versions": versions(),
     }
-    if first:
-        finish(out, trainer, info)
+    if is_first_process():
+        with writing(out):
+            finish(out, trainer, info)
     trainer.accelerator.wait_for_everyone()
     return Run.load(out)
 
@@ -222,7 +302,11 @@ def find_or_train(recipe: str = "trained_head", profile: str | None = None) -> R
         if fits(run, request):
             print(f"loaded the run {folder.name}: {run.info['steps']:,} steps on {run.info['rows']:,} pairs")
             return run
-    if folder.exists():
+        shutil.rmtree(folder)
+    if (folder / "unfinished.json").exists():
+        settings = make_plan(recipe, profile, None, None, None, SEED, None, None, None).settings
+        if changed_setting(folder, settings) is None:
+            return train(recipe, profile, resume=True)
         shutil.rmtree(folder)
     return train(recipe, profile)
 
@@ -320,12 +404,12 @@ def last_checkpoint(out: Path, settings: dict) -> str | None:
 
     Raises UsageError where the run was started with other settings: it would not continue as it began.
     """
+    name = changed_setting(out, settings)
     before = json.loads((out / "unfinished.json").read_text(encoding="utf-8"))
-    for name, value in settings.items():
-        if before.get(name) != value:
-            raise UsageError(
-                f"{out} was started with {name} {before.get(name)}, not {value}: resume it with the same settings, or remove it"
-            )
+    if name is not None:
+        raise UsageError(
+            f"{out} was started with {name} {before.get(name)}, not {settings[name]}: resume it with the same settings, or remove it"
+        )
     found = [folder for folder in (out / "checkpoints").glob("checkpoint-*") if is_whole(folder, settings["processes"])]
     if not found:
         print(f"{out} has no checkpoint yet: the run starts again")
@@ -333,6 +417,17 @@ def last_checkpoint(out: Path, settings: dict) -> str | None:
     last = str(max(found, key=step_of))
     print(f"resuming {before['recipe']} at step {step_of(last):,}")
     return last
+
+
+def changed_setting(out: Path, settings: dict) -> str | None:
+    """The first setting that is not the one the unfinished run in ``out`` was started with, or None."""
+    try:
+        before = json.loads((out / "unfinished.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError(
+            f"{out / 'unfinished.json'} is no JSON ({error}): remove the folder and train again"
+        ) from error
+    return next((name for name, value in settings.items() if before.get(name) != value), None)
 
 
 def step_of(checkpoint: str | Path) -> int:
@@ -359,19 +454,18 @@ def expected_time(steps: int, engine: str, precision: str) -> str:
     return f"about {length} on two cores ({rate:.2f} s for 32 pairs where it was measured)"
 
 
-def describe(
-    settings: dict, recipe: Recipe, fitted: bool, batch_size: int, rows: int, last_step: int, device: str, time_gpu: str
-) -> str:
+def describe(plan: Plan) -> str:
     """What is about to be trained, in one line."""
+    settings, recipe = plan.settings, plan.recipe
     precision, engine = settings["precision"], settings["engine"]
     columns = 3 if recipe.loss == "mnrl" else 2
-    as_pairs = round(last_step * batch_size * columns / 64)  # steps of 32 pairs that encode as many sentences
-    expected = expected_time(as_pairs, engine, precision) if device == "cpu" else time_gpu
-    scaled = " (schedule and rate fitted to this short run)" if fitted else ""
+    as_pairs = round(plan.last_step * plan.batch_size * columns / 64)  # steps of 32 pairs that encode as many sentences
+    expected = expected_time(as_pairs, engine, precision) if plan.device == "cpu" else plan.time_gpu
+    scaled = " (schedule and rate fitted to this short run)" if plan.fitted else ""
     split = settings["nli_split"] if recipe.data == "nli" else f"{recipe.data} train"
     kind = "triplets" if recipe.loss == "mnrl" else "pairs"
     return (
-        f"training {recipe.name}, profile {settings['profile']}: {rows:,} {kind} of {split} from {settings['source']}, "
-        f"{last_step:,} steps of {batch_size}, learning rate {recipe.learning_rate:g}, warm-up {recipe.warmup_steps} steps{scaled}, "
-        f"{engine} engine, {precision} on {device}; expect {expected}"
+        f"training {recipe.name}, profile {settings['profile']}: {len(plan.dataset):,} {kind} of {split} from {settings['source']}, "
+        f"{plan.last_step:,} steps of {plan.batch_size}, learning rate {recipe.learning_rate:g}, warm-up {recipe.warmup_steps} steps{scaled}, "
+        f"{engine} engine, {precision} on {plan.device}; expect {expected}"
     )

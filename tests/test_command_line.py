@@ -71,21 +71,6 @@ def test_bad_input_ends_with_status_2_and_one_line(tmp_path, capsys, data_folder
     assert "no NLI head" in fails(capsys, "predict", "base", "--premise", "a", "--hypothesis", "b")
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("premise,text\na,b\n", "no column 'hypothesis'"),
-        ("premise,hypothesis\na,b\nc,\n", "no hypothesis in row 2"),
-        ("", "could not be read"),
-    ],
-)
-def test_a_bad_table_of_pairs_is_named(tmp_path, capsys, tiny_run, content, message):
-    (tmp_path / "pairs.csv").write_text(content)
-    output = tmp_path / "labels.csv"
-    assert message in fails(capsys, "predict", tiny_run.folder, "--input", tmp_path / "pairs.csv", "--output", output)
-    assert not output.exists()
-
-
 def test_it_runs_as_a_module():
     done = subprocess.run([sys.executable, "-m", "stlib", "--help"], capture_output=True, text=True, check=False)
     assert done.returncode == 0

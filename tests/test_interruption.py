@@ -1,17 +1,23 @@
 """A run that is killed at a random moment and resumed ends as if nothing had happened."""
 
+import itertools
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from stlib.__main__ import main
 from stlib.errors import UsageError
-from stlib.training import last_checkpoint, train
+from stlib.runs import one_writer
+from stlib.trainer import NLITrainer
+from stlib.training import find_or_train, is_whole, last_checkpoint, train
 from tests.conftest import weights
 
 COMMAND = (
@@ -28,7 +34,7 @@ def start(out, *more):
 
 
 @pytest.mark.slow
-def test_ten_runs_killed_at_a_random_moment_end_with_the_same_bits(tmp_path):
+def test_twenty_runs_killed_at_a_random_moment_end_with_the_same_bits(tmp_path):
     """The moment is random in time, so it falls into steps, into the writing of checkpoints and into the last writing."""
     whole = start(tmp_path / "whole")
     while not (tmp_path / "whole" / "unfinished.json").exists():
@@ -41,7 +47,7 @@ def test_ten_runs_killed_at_a_random_moment_end_with_the_same_bits(tmp_path):
 
     draw = random.Random(0)
     resumed_at = []
-    for number in range(10):
+    for number in range(20):
         out = tmp_path / f"run{number}"
         run = start(out)
         while not (out / "unfinished.json").exists():
@@ -125,3 +131,106 @@ def test_a_run_is_resumed_with_the_same_settings_only(tmp_path, monkeypatch):
     for name, value in {"seed": 7, "max_steps": 5, "recipe": "card", "engine": "stock", "log_every": 2}.items():
         with pytest.raises(UsageError, match=rf"was started with {name} .*, not {value}: resume it with the same"):
             train(out=out, resume=True, **{**OPTIONS, name: value})
+
+
+def test_after_ctrl_c_the_next_cell_goes_on(tmp_path, monkeypatch, capsys):
+    """As in a notebook: the cell that trains is interrupted, and is run again."""
+    monkeypatch.setenv("STLIB_RUNS", str(tmp_path))
+    monkeypatch.setenv("STLIB_MAX_STEPS", "12")
+    steps, original = itertools.count(1), NLITrainer.training_step
+
+    def interrupted(self, *arguments):
+        if next(steps) == 12:
+            raise KeyboardInterrupt
+        return original(self, *arguments)
+
+    monkeypatch.setattr(NLITrainer, "training_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        find_or_train("trained_head", "mini")
+    monkeypatch.undo()
+    monkeypatch.setenv("STLIB_RUNS", str(tmp_path))
+    monkeypatch.setenv("STLIB_MAX_STEPS", "12")
+    run = find_or_train("trained_head", "mini")
+    assert run.info["resumed_at_step"] == 10
+    assert "resuming trained_head at step 10" in capsys.readouterr().out
+    whole = train("trained_head", "mini", out=tmp_path / "whole")
+    for name, tensor in weights(whole.folder).items():
+        assert torch.equal(tensor, weights(run.folder)[name]), name
+
+
+def test_two_runs_into_one_folder(tmp_path):
+    with one_writer(tmp_path / "run"), pytest.raises(UsageError, match=r"another process is training into .*run"):
+        train("trained_head", "mini", out=tmp_path / "run", max_steps=2)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_vanished_checkpoint(tmp_path, tiny_run, monkeypatch, capsys):
+    """The run starts again where all checkpoints are gone, and says so."""
+    shutil.copytree(tiny_run.folder, tmp_path / "run")
+    info = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
+    (tmp_path / "run" / "run.json").rename(tmp_path / "run" / "unfinished.json")
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    assert last_checkpoint(tmp_path / "run", info) is None
+    assert "has no checkpoint yet: the run starts again" in capsys.readouterr().out
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 400 MB: room for two checkpoints of 270 MB it has not."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = shutil.which("mount") and subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=400m", "tmpfs", folder], capture_output=True, check=False
+    )
+    if not mounted or mounted.returncode:
+        pytest.skip("no file system can be mounted here")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_sentence_and_leaves_the_checkpoints_before(small_disk):
+    run = start(small_disk / "run")
+    _, errors = run.communicate()
+    assert run.returncode == 2
+    assert len(errors.decode().strip().splitlines()) == 1
+    assert "could not be written" in errors.decode()
+    assert "make room or choose another --out" in errors.decode()
+    whole = [folder for folder in (small_disk / "run" / "checkpoints").iterdir() if is_whole(folder, 1)]
+    assert len(whole) == 1
+    load_file(whole[0] / "model.safetensors")
+    assert not (small_disk / "run" / "run.json").exists()
+
+
+@pytest.fixture
+def read_only(tmp_path):
+    """A folder that even root may not write to, where file systems can be mounted; else one without the permission."""
+    folder = tmp_path / "read_only"
+    folder.mkdir()
+    mounted = shutil.which("mount") and subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", folder], capture_output=True, check=False
+    )
+    if mounted and mounted.returncode == 0:
+        yield folder
+        subprocess.run(["umount", folder], check=True)
+        return
+    if os.name == "nt" or os.geteuid() == 0:
+        pytest.skip("there is no way to make a folder read-only here")
+    folder.chmod(0o500)
+    yield folder
+    folder.chmod(0o700)
+
+
+def test_a_read_only_folder_is_one_sentence(read_only, tiny_run, tmp_path, capsys):
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text("premise,hypothesis\nA man sleeps.,A man rests.\n", encoding="utf-8")
+    for arguments in (
+        ["train", "--recipe", "trained_head", "--nli-split", "train[:192]", "--out", str(read_only / "run")],
+        ["predict", str(tiny_run.folder), "--input", str(pairs), "--output", str(read_only / "labels.csv")],
+        ["evaluate", "base", "--tasks", "sts", "--json", str(read_only / "scores.json")],
+    ):
+        assert main(arguments) == 2, arguments
+        printed = capsys.readouterr().err.strip()
+        assert "Read-only file system" in printed or "Permission denied" in printed
+        assert len(printed.splitlines()) == 1
+    assert list(read_only.iterdir()) == []

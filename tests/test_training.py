@@ -1,3 +1,4 @@
+import itertools
 import json
 import math
 import re
@@ -17,7 +18,6 @@ from stlib.errors import UsageError
 from stlib.profiles import get_profile
 from stlib.recipes import get_recipe
 from stlib.runs import Run
-from stlib.trainer import LossWatch
 from stlib.training import (
     SEED,
     check_folder,
@@ -189,17 +189,20 @@ def test_a_file_in_the_way_is_refused(tmp_path):
         check_folder(tmp_path / "file", resume=False)
 
 
-def test_a_loss_that_is_no_number_stops_the_run():
-    class Arguments:
-        logging_steps = 10
-
-    class State:
-        global_step = 20
-
-    LossWatch().on_log(Arguments, State, None, logs={"loss": 0.5})
-    for loss in (math.nan, math.inf):
-        with pytest.raises(UsageError, match="at step 20"):
-            LossWatch().on_log(Arguments, State, None, logs={"loss": loss})
+@pytest.mark.parametrize("engine", ["packed", "stock"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path, monkeypatch, engine, value):
+    """At the step itself, with the batch's pairs; no row of the log has it, as a number or as zero."""
+    steps, original = itertools.count(1), SoftmaxLoss.forward
+    monkeypatch.setattr(SoftmaxLoss, "forward", lambda *a: original(*a) * (value if next(steps) == 5 else 1))
+    seen = (
+        r"rows (\d+, ){31}\d+ of the training data"
+        if engine == "packed"
+        else "the batch of 32 pairs that starts with '"
+    )
+    with pytest.raises(UsageError, match=rf"the loss is {value} at step 5, on {seen}.*lower the learning rate"):
+        train("trained_head", "mini", out=tmp_path / "run", max_steps=12, log_every=2, engine=engine)
+    assert not (tmp_path / "run" / "run.json").exists()
 
 
 def test_find_or_train_loads_what_fits_and_trains_what_does_not(monkeypatch, tmp_path):

@@ -26,6 +26,7 @@ ADDRESS = "https://github.com/someone/some-course"
 def own_machine(monkeypatch):
     for variable in where.HOSTS:
         monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("PYTHONPATH", "")  # pip has to reach its index: here the tests are not offline
 
 
 def stamped(path: Path, address: str):
@@ -48,7 +49,6 @@ def test_on_colab_what_is_there_is_kept(capsys, monkeypatch):
     asked = {}
     monkeypatch.setattr(where, "install", lambda wanted, kept: asked.update(wanted=wanted, kept=kept))
     monkeypatch.setenv("COLAB_RELEASE_TAG", "release-colab")
-    monkeypatch.setenv("PYTHONPATH", "")
     where.prepare()
     assert asked["wanted"] == where.ranges(ROOT / "pyproject.toml")
     assert asked["kept"]["torch"] == importlib.metadata.version("torch")
