@@ -4,7 +4,8 @@ import contextlib
 import itertools
 import os
 import re
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -13,6 +14,7 @@ import datasets
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from datasets import Dataset, Features, Value, disable_progress_bars, enable_progress_bars, load_dataset
 from datasets.utils import are_progress_bars_disabled
@@ -124,15 +126,14 @@ def nli(split: str = "train", source: Source | None = None, seed: int = 0) -> Da
 
 def clean_nli(dataset: Dataset, where: str) -> Dataset:
     """Rename SNLI's columns, drop rows labelled -1 and count them in ``info.description``."""
-    dataset = dataset.rename_columns({old: new for old, new in SNLI_COLUMNS.items() if old in dataset.column_names})
+    names = {old: new for old, new in SNLI_COLUMNS.items() if old in dataset.column_names}
+    for column in (name for name in (*SNLI_COLUMNS, *NLI_COLUMNS[:2]) if name in dataset.column_names):
+        require_texts(dataset, column, where)
+    dataset = dataset.rename_columns(names)
     require_columns(dataset, NLI_COLUMNS, where)
     dataset = dataset.select_columns(list(NLI_COLUMNS))
+    require_labels(dataset, where, (-1, 0, 1, 2), "NLI labels are 0, 1 and 2, and -1 where annotators disagree")
     labels = dataset.with_format("numpy")["label"][:]
-    unknown = sorted({label for label in np.unique(labels).tolist() if label not in (-1, 0, 1, 2)}, key=str)
-    if unknown:
-        raise UsageError(
-            f"{where} has the label {unknown[0]!r}: NLI labels are 0, 1 and 2, and -1 where annotators disagree"
-        )
     dropped = int((labels == -1).sum())
     if dropped:
         dataset = dataset.select((labels != -1).nonzero()[0])
@@ -212,6 +213,10 @@ def sts(task: str, split: str = "test", source: Source | None = None) -> Dataset
     Raises UsageError for a task or split that the source does not have.
     """
     table = read_table(task, split, source, MINI_STS, STS_COLUMNS, ("subset", "topic"))
+    where = f"the STS task {task!r}"
+    require_scores(table, where)
+    for column in STS_COLUMNS[:2]:
+        require_texts(table, column, where)
     with quiet_reading():
         return table.cast_column("score", Value("float64"))
 
@@ -238,6 +243,8 @@ def classification(task: str, split: str = "train", source: Source | None = None
     Raises UsageError for a task or split that the source does not have.
     """
     table = read_table(task, split, source, MINI_CLASSIFICATION, CLASSIFICATION_COLUMNS, ("label_text",))
+    require_texts(table, "text", f"the task {task!r}")
+    require_labels(table, f"the task {task!r}", None, "labels are whole numbers from 0")
     with quiet_reading():
         return table.cast_column("label", Value("int64"))
 
@@ -343,6 +350,8 @@ def read_folder(folder: Path, split: str) -> Dataset:
                 f"folder {folder} has no file {name}.parquet for the split {split!r} (it has: {', '.join(have) or 'no parquet file'}): "
                 f"{way_out}, add the file, or use the hub (STLIB_DATA=hub)"
             )
+    if rows_of(itertools.chain(*paths.values())) == 0:
+        raise UsageError(f"folder {folder} has no rows in the split {split!r}: choose another file or split")
     data_files = {name: [str(path) for path in found] for name, found in paths.items()}
     try:
         with quiet_reading():
@@ -351,6 +360,14 @@ def read_folder(folder: Path, split: str) -> Dataset:
         raise UsageError(
             f"folder {folder} could not be read for the split {split!r} ({one_line(error)}): check its parquet files"
         ) from error
+
+
+def rows_of(paths: Iterable[Path]) -> int | None:
+    """How many rows some parquet files have, or None where one cannot be read."""
+    try:
+        return sum(pq.read_metadata(path).num_rows for path in paths)
+    except (OSError, pa.ArrowInvalid):
+        return None
 
 
 def one_line(error: BaseException) -> str:
@@ -366,6 +383,58 @@ def require_columns(dataset: Dataset, columns: tuple[str, ...], where: str) -> N
         raise UsageError(
             f"{where} has no column {missing[0]!r} (it has: {', '.join(dataset.column_names)}): rename or add it"
         )
+
+
+def column_of(dataset: Dataset, name: str) -> pa.ChunkedArray:
+    return dataset.with_format("arrow")[:][name]
+
+
+def first_row(condition: pa.ChunkedArray) -> int | None:
+    """The number, from 1, of the first row where ``condition`` holds."""
+    place = pc.index(condition, True).as_py()
+    return None if place < 0 else place + 1
+
+
+def require_texts(dataset: Dataset, column: str, where: str) -> None:
+    """Raise UsageError where a column holds no text, or a row of it nothing at all.
+
+    A blank text is kept with a warning: published corpora have some (row 769 of CR's training sentences), and without
+    them, sizes and scores would no longer be the published ones.
+    """
+    values = column_of(dataset, column)
+    if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
+        raise UsageError(f"{where} has {values.type} in the column {column!r}, not text: write the sentences there")
+    row = first_row(pc.is_null(values))
+    if row is not None:
+        raise UsageError(f"{where} has no {column} in row {row}: fill it in or remove the row")
+    row = first_row(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(values)), 0))
+    if row is not None:
+        warnings.warn(f"{where} has a blank {column} in row {row}; the row is kept", stacklevel=4)
+
+
+def require_labels(dataset: Dataset, where: str, allowed: Sequence[int] | None, rule: str) -> None:
+    """Raise UsageError where a label is missing, or is none of ``allowed`` (None: any whole number from 0)."""
+    values = column_of(dataset, "label")
+    row = first_row(pc.is_null(values, nan_is_null=pa.types.is_floating(values.type)))
+    if row is not None:
+        raise UsageError(f"{where} has no label in row {row}: {rule}")
+    for value in values.unique().to_pylist():
+        whole = isinstance(value, (int, float)) and float(value).is_integer()
+        if not whole or (value not in allowed if allowed else value < 0):
+            raise UsageError(f"{where} has the label {value!r} in row {first_row(pc.equal(values, value))}: {rule}")
+
+
+def require_scores(dataset: Dataset, where: str) -> None:
+    """Raise UsageError where a gold score is no number from 0 to 5."""
+    values = column_of(dataset, "score")
+    if not (pa.types.is_floating(values.type) or pa.types.is_integer(values.type)):
+        raise UsageError(f"{where} has {values.type} in the column 'score', not numbers: gold scores go from 0 to 5")
+    row = first_row(pc.is_null(values, nan_is_null=pa.types.is_floating(values.type)))
+    if row is not None:
+        raise UsageError(f"{where} has no score in row {row}: gold scores go from 0 to 5")
+    row = first_row(pc.invert(pc.and_(pc.greater_equal(values, 0), pc.less_equal(values, 5))))
+    if row is not None:
+        raise UsageError(f"{where} has the score {values[row - 1]} in row {row}: gold scores go from 0 to 5")
 
 
 def fingerprint(dataset: Dataset) -> str:

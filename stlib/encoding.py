@@ -45,7 +45,10 @@ class EncodeOnce:
         self.embeddings = np.empty((0, model.get_embedding_dimension()), dtype=np.float32)
 
     def encode(self, sentences: Sequence[str], progress: bool = False) -> np.ndarray:
-        """Embeddings of the sentences, shape (n, d), float32, in the order given."""
+        """Embeddings of the sentences, shape (n, d), float32, in the order given. Raises UsageError where one is no text."""
+        for place, sentence in enumerate(sentences):
+            if not isinstance(sentence, str):
+                raise UsageError(f"sentence {place + 1} is {sentence!r}, not text: leave it out or write it as text")
         new = [sentence for sentence in dict.fromkeys(sentences) if sentence not in self.rows]
         if new:
             rows, embeddings = self.encode_distinct(new, progress)
@@ -59,7 +62,7 @@ class EncodeOnce:
             if not takes_token_ids(self.model):
                 embeddings = self.model.encode(sentences, batch_size=64, show_progress_bar=progress)
                 return np.arange(len(sentences)), embeddings.astype(np.float32, copy=False)
-            ids = token_ids(self.model, sentences)
+            ids = token_ids(self.model, list(map(encodable, sentences)))
             distinct = {key: row for row, key in enumerate(dict.fromkeys(ids))}
             embeddings = encode_equal_lengths(self.model, list(distinct), self.batch_tokens, progress)
         return np.array([distinct[key] for key in ids]), embeddings
@@ -75,6 +78,11 @@ def takes_token_ids(model: SentenceTransformer) -> bool:
     if model.default_prompt_name or model.truncate_dim or not isinstance(model[0], Transformer):
         return False
     return getattr(model.tokenizer, "is_fast", False)
+
+
+def encodable(sentence: str) -> str:
+    """The sentence with half characters (lone surrogates, left over by broken decoding) replaced: tokenizers refuse them."""
+    return sentence if sentence.isascii() else sentence.encode("utf-8", "replace").decode("utf-8")
 
 
 def token_ids(model: SentenceTransformer, sentences: list[str]) -> list[tuple[int, ...]]:

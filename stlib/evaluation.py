@@ -27,10 +27,14 @@ class SimilarityEvaluator(EmbeddingSimilarityEvaluator):
 
     def __init__(self, encoder: EncodeOnce, dataset: Dataset, name: str):
         gold = np.asarray(dataset["score"], dtype=float)
-        if len(gold) < 2 or np.ptp(gold) == 0 or not np.isfinite(gold).all():
+        if len(gold) < 2:
+            raise UsageError(f"the STS task {name!r} has {len(gold)} pairs: a correlation needs at least two")
+        if np.ptp(gold) == 0:
             raise UsageError(
-                f"the STS task {name!r} has no two different gold scores, or one that is no number: a correlation needs them"
+                f"in the STS task {name!r} all gold scores are {gold[0]:g}: a correlation needs two different ones"
             )
+        if not np.isfinite(gold).all():
+            raise UsageError(f"the STS task {name!r} has a gold score that is no number: fill it in or remove the row")
         self.encoder, self.gold = encoder, gold
         columns = [list(dataset[side]) for side in ("sentence1", "sentence2")]
         super().__init__(*columns, gold.tolist(), similarity_fn_names=["cosine"], name=name, write_csv=False)
@@ -43,6 +47,10 @@ class SimilarityEvaluator(EmbeddingSimilarityEvaluator):
         model = self.encoder.model
         u, v = (self.encoder.encode(side) for side in (self.sentences1, self.sentences2))
         self.cosines = model.similarity_pairwise(u, v).cpu().numpy()
+        if np.ptp(self.cosines) < 1e-6:
+            raise UsageError(
+                f"in the STS task {self.name!r} the cosines of all pairs are the same: no correlation is defined"
+            )
         values = self(model)
         return {
             name: 100 * next(value for key, value in values.items() if key.endswith(f"{name}_cosine"))

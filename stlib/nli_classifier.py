@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from torch import nn
@@ -15,6 +16,7 @@ from stlib.corpora import NLI_LABELS
 from stlib.encoding import EncodeOnce
 from stlib.errors import UsageError
 from stlib.profiles import best_device
+from stlib.runs import read_json
 
 HEAD_WEIGHTS = "nli_head.safetensors"
 HEAD_CONFIG = "nli_head.json"
@@ -108,8 +110,11 @@ def load_head(folder: Path) -> tuple[nn.Linear, tuple[str, ...]]:
             raise UsageError(
                 f"{folder} holds no NLI head ({name} is missing): use the model folder of a run trained with SoftmaxLoss"
             )
-    config = json.loads((folder / HEAD_CONFIG).read_text(encoding="utf-8"))
-    weights = load_file(folder / HEAD_WEIGHTS)
+    config = read_json(folder / HEAD_CONFIG)
+    try:
+        weights = load_file(folder / HEAD_WEIGHTS)
+    except SafetensorError as error:
+        raise UsageError(f"{folder / HEAD_WEIGHTS} could not be read ({error}): copy it from the run again") from error
     head = nn.Linear(config["in_features"], len(config["labels"]))
     if weights["weight"].shape != head.weight.shape:
         raise UsageError(

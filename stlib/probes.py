@@ -54,7 +54,12 @@ def probe_scores(
         raise UsageError(f"the task {task!r} from {source} has no train split with two labels: a probe needs one")
     features = {name: (encoder.encode(part["text"]), np.asarray(part["label"])) for name, part in parts.items()}
     score = senteval if protocol == "senteval" else mteb
-    accuracy, low, high, n = score(**features)
+    try:
+        accuracy, low, high, n = score(**features)
+    except ValueError as error:  # scikit-learn's, where a label or a fold has too few sentences
+        raise UsageError(
+            f"the task {task!r} from {source} is too small for the protocol {protocol} ({error}): add rows"
+        ) from error
     return {
         "task": task,
         "protocol": protocol,

@@ -50,7 +50,7 @@ class Run:
                 else "no run.json"
             )
             raise UsageError(f"the run folder {folder} holds {state}: finish it or name another folder")
-        return cls(folder, json.loads((folder / "run.json").read_text(encoding="utf-8")))
+        return cls(folder, read_json(folder / "run.json"))
 
     @property
     def model_folder(self) -> Path:
@@ -80,7 +80,12 @@ class Run:
 def find_model_folder(folder: str | Path) -> Path:
     """The model folder that ``folder`` is, or that the finished run in it has. Raises UsageError where it is neither."""
     folder = Path(folder)
-    return folder if (folder / "modules.json").is_file() else Run.load(folder).model_folder
+    found = folder if (folder / "modules.json").is_file() else Run.load(folder).model_folder
+    if not (found / "modules.json").is_file():
+        raise UsageError(
+            f"{found} holds no model (modules.json is missing): train the run again, or name another folder"
+        )
+    return found
 
 
 def load_encoder(folder: Path, device: str | None = None):
@@ -92,6 +97,16 @@ def load_encoder(folder: Path, device: str | None = None):
 
     with quiet_loading():
         return SentenceTransformer(str(folder), device=device or best_device())
+
+
+def read_json(path: Path) -> dict:
+    """What ``write_json`` wrote. Raises UsageError where the file is no JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError(
+            f"{path} is no JSON ({error}): the file was changed or cut; remove the folder and make it anew"
+        ) from error
 
 
 def write_json(path: Path, content: dict) -> None:

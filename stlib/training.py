@@ -40,6 +40,7 @@ from stlib.runs import (
     load_encoder,
     one_writer,
     peak_memory_mb,
+    read_json,
     replace_folder,
     versions,
     write_json,
@@ -161,6 +162,10 @@ def make_plan(recipe, profile, data, nli_split, max_steps, seed, log_every, engi
         raise UsageError(f"there is no engine {engine!r}: choose one of {', '.join(ENGINES)}")
     if batch_size % processes():
         raise UsageError(f"{processes()} processes cannot share batches of {batch_size} pairs: start 2, 4, 8, …")
+    if not 0 <= seed < 2**32:
+        raise UsageError(f"the seed is {seed}: choose a whole number from 0 to {2**32 - 1}")
+    if start is not None:
+        find_model_folder(start)
     if log_every is not None and log_every < 1:
         raise UsageError(f"log_every is {log_every}: choose a number of steps above zero")
     dataset = load_rows(asked, request, data, batch_size)
@@ -359,6 +364,10 @@ def load_rows(recipe: Recipe, request: dict, data, batch_size: int) -> Dataset:
         raise UsageError(
             f"the split {split!r} has {len(rows)} pairs, fewer than one batch of {batch_size}: choose a larger split"
         )
+    if recipe.loss == "softmax" and len(labels := set(rows.unique("label"))) < 2:
+        raise UsageError(
+            f"all pairs have the label {labels.pop()} in the split {split!r}: a classifier needs two labels or more"
+        )
     return rows
 
 
@@ -405,7 +414,7 @@ def last_checkpoint(out: Path, settings: dict) -> str | None:
     Raises UsageError where the run was started with other settings: it would not continue as it began.
     """
     name = changed_setting(out, settings)
-    before = json.loads((out / "unfinished.json").read_text(encoding="utf-8"))
+    before = read_json(out / "unfinished.json")
     if name is not None:
         raise UsageError(
             f"{out} was started with {name} {before.get(name)}, not {settings[name]}: resume it with the same settings, or remove it"
@@ -422,7 +431,7 @@ def last_checkpoint(out: Path, settings: dict) -> str | None:
 def changed_setting(out: Path, settings: dict) -> str | None:
     """The first setting that is not the one the unfinished run in ``out`` was started with, or None."""
     try:
-        before = json.loads((out / "unfinished.json").read_text(encoding="utf-8"))
+        before = read_json(out / "unfinished.json")
     except ValueError as error:
         raise UsageError(
             f"{out / 'unfinished.json'} is no JSON ({error}): remove the folder and train again"

@@ -1,0 +1,283 @@
+"""Bad input, case by case, through the command line: one clear sentence, exit status 2, and nothing half written.
+
+What is odd but can be worked with is handled, and is here too.
+"""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stlib import corpora
+from stlib.__main__ import main
+from stlib.encoding import EncodeOnce
+from stlib.errors import UsageError
+from stlib.evaluation import sts_scores
+from stlib.training import train
+
+PAIR = ("A man sleeps.", "A person rests.")
+GOOD = [(*PAIR, 0), ("A dog runs.", "A cat runs.", 2), ("A girl eats.", "She is late.", 1)] * 14  # 42 rows
+
+
+def nli_table(**changes):
+    """Good NLI rows, with some columns replaced (by a list, for the first rows) or left out (None)."""
+    return changed(pd.DataFrame(GOOD, columns=["premise", "hypothesis", "label"]).astype({"label": object}), changes)
+
+
+def sts_table(**changes):
+    rows = [("a cat", "a kitten", 4.5), ("a dog", "a puppy", 3.5), ("the sun", "a tax", 0.0), ("a car", "a bus", 2.0)]
+    return changed(pd.DataFrame(rows, columns=["sentence1", "sentence2", "score"]).astype({"score": object}), changes)
+
+
+def topic_table(**changes):
+    rows = [(f"{word} {i}", label) for i in range(20) for label, word in enumerate(("good", "bad"))]
+    return changed(pd.DataFrame(rows, columns=["text", "label"]).astype({"label": object}), changes)
+
+
+def changed(table, changes):
+    for name, values in changes.items():
+        if values is None:
+            table = table.drop(columns=name)
+        elif isinstance(values, str):
+            table = table.rename(columns={name: values})
+        else:
+            table[name] = list(values) + list(table[name][len(values) :])
+    return table.infer_objects()
+
+
+def fails(capsys, arguments) -> str:
+    """The one line of a command that ends with status 2."""
+    assert main([str(part) for part in arguments]) == 2, arguments
+    printed = capsys.readouterr()
+    lines = printed.err.strip().splitlines()
+    assert len(lines) == 1, printed.err
+    return lines[0]
+
+
+NLI = {
+    "premise renamed": (nli_table(premise="text"), "no column 'sentence_0'"),
+    "hypothesis missing": (nli_table(hypothesis=None), "no column 'sentence_1'"),
+    "label missing": (nli_table(label=None), "no column 'label'"),
+    "label 3": (nli_table(label=[3]), "the label 3 in row 1: NLI labels are 0, 1 and 2"),
+    "label -2": (nli_table(label=[-2]), "the label -2"),
+    "labels in words": (
+        nli_table(label=["entailment", "neutral", "contradiction"] * 14),
+        "the label 'entailment' in row 1",
+    ),
+    "label None": (nli_table(label=[None]), "no label in row 1"),
+    "label 0.5": (nli_table(label=[0.5]), "the label 0.5"),
+    "label not a number": (nli_table(label=[float("nan")]), "no label in row 1"),
+    "premise None": (nli_table(premise=["a", None]), "no premise in row 2"),
+    "premise a number": (nli_table(premise=list(range(42))), "int64 in the column 'premise', not text"),
+    "no rows": (nli_table()[:0], "no rows in the split 'train'"),
+    "one row": (nli_table()[:1], "has 1 pairs, fewer than one batch of 32"),
+    "fewer than a batch": (nli_table()[:31], "has 31 pairs, fewer than one batch of 32"),
+    "only rows without a label": (nli_table(label=[-1] * 42), "fewer than one batch of 32"),
+    "one label only": (nli_table(label=[0] * 42), "all pairs have the label 0"),
+}
+
+
+@pytest.mark.parametrize("case", NLI)
+def test_nli_pairs(tmp_path, capsys, case):
+    table, message = NLI[case]
+    (tmp_path / "data" / "snli").mkdir(parents=True)
+    table.to_parquet(tmp_path / "data" / "snli" / "train.parquet")
+    arguments = ["train", "--data", tmp_path / "data", "--nli-split", "train", "--out", tmp_path / "run"]
+    assert message in fails(capsys, arguments)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
+
+
+@pytest.mark.parametrize("column", ["premise", "hypothesis"])
+@pytest.mark.parametrize("text", ["", " \t\n"])
+def test_a_blank_sentence_is_kept_and_said(tmp_path, column, text):
+    """Published corpora have some; dropping them would change sizes and scores."""
+    (tmp_path / "snli").mkdir()
+    nli_table(**{column: ["a", text]}).to_parquet(tmp_path / "snli" / "train.parquet")
+    source = corpora.Source("folder", tmp_path)
+    with pytest.warns(UserWarning, match=f"has a blank {column} in row 2; the row is kept"):
+        assert len(corpora.nli("train", source)) == 42
+    (tmp_path / "my-sts").mkdir()
+    sts_table(sentence2=["a", "b", text]).to_parquet(tmp_path / "my-sts" / "test.parquet")
+    with pytest.warns(UserWarning, match="the STS task 'my-sts' has a blank sentence2 in row 3"):
+        assert len(corpora.sts("my-sts", "test", source)) == 4
+    (tmp_path / "topics").mkdir()
+    topic_table(text=[text]).to_parquet(tmp_path / "topics" / "train.parquet")
+    with pytest.warns(UserWarning, match="the task 'topics' has a blank text in row 1"):
+        assert len(corpora.classification("topics", "train", source)) == 40
+
+
+STS = {
+    "sentence1 renamed": (sts_table(sentence1="first"), "no column 'sentence1'"),
+    "score missing": (sts_table(score=None), "no column 'score'"),
+    "score in words": (sts_table(score=["high"] * 4), "score"),
+    "score None": (sts_table(score=[None]), "no score in row 1"),
+    "score not a number": (sts_table(score=[float("nan")]), "no score in row 1"),
+    "score infinite": (sts_table(score=[1.0, float("inf")]), "the score inf in row 2"),
+    "score below 0": (sts_table(score=[-1.0]), "the score -1.0 in row 1: gold scores go from 0 to 5"),
+    "score above 5": (sts_table(score=[1.0, 5.5]), "the score 5.5 in row 2: gold scores go from 0 to 5"),
+    "gold all the same": (sts_table(score=[2.0] * 4), "all gold scores are 2"),
+    "one pair": (sts_table()[:1], "at least two"),
+    "no rows": (sts_table()[:0], "no rows in the split 'test'"),
+    "sentence None": (sts_table(sentence2=["a", None]), "no sentence2 in row 2"),
+}
+
+
+@pytest.mark.parametrize("case", STS)
+def test_sts_pairs(tmp_path, capsys, case):
+    table, message = STS[case]
+    (tmp_path / "data" / "my-sts").mkdir(parents=True)
+    table.to_parquet(tmp_path / "data" / "my-sts" / "test.parquet")
+    scores = tmp_path / "scores.json"
+    assert message in fails(
+        capsys, ["evaluate", "base", "--data", tmp_path / "data", "--tasks", "my-sts", "--json", scores]
+    )
+    assert not scores.exists()
+
+
+TOPICS = {
+    "text renamed": (topic_table(text="sentence"), "no column 'text'"),
+    "label missing": (topic_table(label=None), "no column 'label'"),
+    "labels in words": (topic_table(label=["good", "bad"] * 20), "label"),
+    "label None": (topic_table(label=[None]), "no label in row 1"),
+    "label 0.5": (topic_table(label=[0.5]), "label"),
+    "one label": (topic_table(label=[1] * 40), "no train split with two labels"),
+    "no rows": (topic_table()[:0], "no rows in the split 'train'"),
+    "text None": (topic_table(text=["a", "b", None]), "no text in row 3"),
+    "fewer rows than folds": (topic_table()[:6], "10"),
+}
+
+
+@pytest.mark.parametrize("case", TOPICS)
+def test_labelled_sentences(tmp_path, capsys, case):
+    table, message = TOPICS[case]
+    (tmp_path / "data" / "topics").mkdir(parents=True)
+    table.to_parquet(tmp_path / "data" / "topics" / "train.parquet")
+    arguments = ["evaluate", "base", "--data", tmp_path / "data", "--tasks", "topics", "--protocol", "senteval"]
+    assert message in fails(capsys, arguments)
+
+
+FILES = {
+    "no such split": lambda path: path.rename(path.with_name("test.parquet")),
+    "empty file": lambda path: path.write_bytes(b""),
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-100]),
+    "text": lambda path: path.write_text("premise,hypothesis,label\n"),
+}
+
+
+@pytest.mark.parametrize("case", FILES)
+def test_files(tmp_path, capsys, case):
+    path = tmp_path / "data" / "snli" / "train.parquet"
+    path.parent.mkdir(parents=True)
+    nli_table().to_parquet(path)
+    FILES[case](path)
+    arguments = ["train", "--data", tmp_path / "data", "--nli-split", "train", "--out", tmp_path / "run"]
+    message = fails(capsys, arguments)
+    assert "snli" in message
+    assert not (tmp_path / "run").exists()
+
+
+NAMES = {
+    "recipe": (["train", "--recipe", "card2"], "no recipe 'card2'"),
+    "profile": (["train", "--profile", "tiny"], "no profile 'tiny'"),
+    "engine": (["train", "--engine", "fast"], "no engine 'fast'"),
+    "split": (["train", "--nli-split", "dev"], "no split 'dev'"),
+    "split syntax": (["train", "--nli-split", "train[:x]"], "no split 'train[:x]'"),
+    "data": (["train", "--data", "nowhere_at_all"], "does not exist"),
+    "start": (["train", "--start", "nowhere_at_all"], "does not exist"),
+    "no steps": (["train", "--max-steps", "0"], "above zero"),
+    "negative steps": (["train", "--max-steps", "-5"], "above zero"),
+    "rows of the log": (["train", "--log-every", "0"], "log_every is 0"),
+    "negative seed": (["train", "--seed", "-1"], "seed"),
+    "resume": (["train", "--resume"], "no unfinished run to resume"),
+    "task": (["evaluate", "base", "--tasks", "sts,nope"], "no task 'nope'"),
+    "no task": (["evaluate", "base", "--tasks", ","], "no task"),
+    "protocol": (["evaluate", "base", "--tasks", "opinion", "--protocol", "five"], "no protocol 'five'"),
+    "precision": (["evaluate", "base", "--tasks", "sts", "--precision", "int8"], "no precision 'int8'"),
+    "model": (["evaluate", "nowhere_at_all", "--tasks", "sts"], "does not exist"),
+    "head": (["evaluate", "base", "--tasks", "nli"], "no NLI head"),
+    "card": (["card", "nowhere_at_all"], "does not exist"),
+    "turns": (["bench", "--rounds", "0"], "at least 1"),
+}
+
+
+@pytest.mark.parametrize("case", NAMES)
+def test_names_and_numbers(tmp_path, capsys, monkeypatch, case):
+    monkeypatch.chdir(tmp_path)
+    arguments, message = NAMES[case]
+    if arguments[0] == "train":
+        arguments = [*arguments, "--out", tmp_path / "run"]
+    assert message in fails(capsys, arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def break_head(folder, **config):
+    path = folder / "model" / "nli_head.json"
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **config}), encoding="utf-8")
+
+
+RUNS = {
+    "no head": (lambda run: (run / "model" / "nli_head.safetensors").unlink(), "no NLI head"),
+    "no config of the head": (lambda run: (run / "model" / "nli_head.json").unlink(), "nli_head.json is missing"),
+    "config no JSON": (lambda run: (run / "model" / "nli_head.json").write_text("{"), "nli_head.json"),
+    "head of another size": (lambda run: break_head(run, in_features=12), "nli_head.safetensors has the shape"),
+    "too few labels": (lambda run: break_head(run, labels=["a", "b"]), "nli_head.safetensors has the shape"),
+    "head truncated": (
+        lambda run: (run / "model" / "nli_head.safetensors").write_bytes(b"\x08"), "nli_head.safetensors"
+    ),
+    "no run.json": (lambda run: (run / "run.json").unlink(), "no run.json"),
+    "run.json no JSON": (lambda run: (run / "run.json").write_text("{"), "run.json"),
+    "no model": (lambda run: shutil.rmtree(run / "model"), "model"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", RUNS)
+def test_run_folders(tmp_path, capsys, tiny_run, case):
+    spoil, message = RUNS[case]
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run.folder, run, ignore=shutil.ignore_patterns("checkpoints"))
+    spoil(run)
+    assert message in fails(capsys, ["predict", run, "--premise", PAIR[0], "--hypothesis", PAIR[1]])
+
+
+ODD = {
+    "the same twice": ("A man sleeps.", "A man sleeps."),
+    "10,000 words": ("word " * 10_000, "A man sleeps."),
+    "emoji": ("👩‍👩‍👧‍👦 🏳️‍🌈 👍🏽", "A family."),
+    "right to left": ("שלום עולם", "مرحبا بالعالم"),
+    "control characters": ("a\x00b\x07c\u200d\ufeff", "A\r\nman\rsleeps.\n"),
+    "special tokens": ("[CLS] [SEP] [MASK] [PAD]", "[UNK]"),
+    "one letter": ("a", "."),
+    "surrogates": ("a \udcff b", "A man."),
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_odd_sentences_get_an_answer(tiny_run, case):
+    chances = tiny_run.classifier("cpu").predict_proba(*[[sentence] for sentence in ODD[case]])
+    assert chances.shape == (1, 3)
+    assert np.isfinite(chances).all()
+    assert chances.sum() == pytest.approx(1, abs=1e-5)
+
+
+@given(st.lists(st.text(alphabet=st.characters(), max_size=80), min_size=1, max_size=6))
+@settings(max_examples=40, deadline=None)
+def test_any_text_has_an_embedding(base, texts):
+    embeddings = EncodeOnce(base).encode(texts)
+    assert embeddings.shape == (len(texts), 384)
+    assert np.isfinite(embeddings).all()
+
+
+def test_constant_sentences_have_no_correlation(base):
+    pairs = corpora.Dataset.from_dict({"sentence1": ["a"] * 3, "sentence2": ["b"] * 3, "score": [1.0, 2.0, 3.0]})
+    with pytest.raises(UsageError, match="the cosines of all pairs are the same"):
+        sts_scores(EncodeOnce(base), pairs, "same")
+
+
+def test_the_api_says_the_same(tmp_path):
+    with pytest.raises(UsageError, match="fewer than one batch"):
+        train("card", "mini", out=tmp_path / "run", nli_split="train[:5]")
+    assert not (tmp_path / "run").exists()
