@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -131,6 +132,23 @@ def test_a_run_is_resumed_with_the_same_settings_only(tmp_path, monkeypatch):
     for name, value in {"seed": 7, "max_steps": 5, "recipe": "card", "engine": "stock", "log_every": 2}.items():
         with pytest.raises(UsageError, match=rf"was started with {name} .*, not {value}: resume it with the same"):
             train(out=out, resume=True, **{**OPTIONS, name: value})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("precision", "of_weights", "of_losses"), [("fp32", 1e-4, 1e-4), ("bf16", 0.02, 0.005)])
+def test_another_number_of_threads_changes_the_last_digits_only(
+    tmp_path, monkeypatch, precision, of_weights, of_losses
+):
+    """Sums are taken in another order then. After 36 steps, weights and logged losses are equal within these tolerances."""
+    monkeypatch.setenv("STLIB_PRECISION", precision)
+    for threads in ("1", "2"):
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+        run = start(tmp_path / threads)
+        assert run.wait() == 0, run.stderr.read()
+    one, two = (weights(tmp_path / threads) for threads in ("1", "2"))
+    assert max(float((one[name] - two[name]).abs().max()) for name in one) < of_weights
+    logs = [pd.read_csv(tmp_path / threads / "log.csv")["loss"] for threads in ("1", "2")]
+    assert (logs[0] - logs[1]).abs().max() < of_losses
 
 
 def test_after_ctrl_c_the_next_cell_goes_on(tmp_path, monkeypatch, capsys):
