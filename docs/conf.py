@@ -9,7 +9,7 @@ REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8")
 project = "Fine-tune sentence embeddings"
 html_title = project
 language = "en"
-extensions = ["myst_nb"]
+extensions = ["myst_nb", "sphinx-mathjax-offline"]  # formulas need no connection
 nb_execution_mode = "off"  # the committed outputs are tested where they are made
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3

@@ -113,3 +113,16 @@ def test_search_finds_the_frozen_head(address, browser, screenshots):
     page.screenshot(path=screenshots / "site_search.png")
     page.close()
     assert any("what really trained the published model" in hit for hit in hits)
+
+
+def test_formulas_are_drawn_without_a_connection(address, browser, pages):
+    """All scripts and styles come with the site."""
+    outside = [
+        tag["src"] for page in pages.values() for tag in page.find_all("script", src=True) if "://" in tag["src"]
+    ]
+    assert not outside
+    page = browser.new_page()
+    page.goto(f"{address}/notebooks/03_train_softmax_loss.html")
+    page.wait_for_selector("mjx-container", timeout=30_000)
+    assert page.locator("mjx-container").count() > 10
+    page.close()
