@@ -34,7 +34,9 @@ class SimilarityEvaluator(EmbeddingSimilarityEvaluator):
                 f"in the STS task {name!r} all gold scores are {gold[0]:g}: a correlation needs two different ones"
             )
         if not np.isfinite(gold).all():
-            raise UsageError(f"the STS task {name!r} has a gold score that is no number: fill it in or remove the row")
+            raise UsageError(
+                f"the STS task {name!r} has a gold score that is no number: a correlation needs all of them"
+            )
         self.encoder, self.gold = encoder, gold
         columns = [list(dataset[side]) for side in ("sentence1", "sentence2")]
         super().__init__(*columns, gold.tolist(), similarity_fn_names=["cosine"], name=name, write_csv=False)

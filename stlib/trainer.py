@@ -26,6 +26,7 @@ from stlib.runs import progress_disabled
 from stlib.tokens import TokenisedPairs, tokenise
 
 ENGINES = ("packed", "stock")
+KEPT = 2  # checkpoints
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
@@ -49,6 +50,9 @@ class NLITrainer(SentenceTransformerTrainer):
             self.accelerator.prepare_model = functools.partial(self.accelerator.prepare_model, evaluation_mode=True)
 
     def training_step(self, model, inputs, *arguments, **options) -> torch.Tensor:
+        if hasattr(self.loss, "classifier"):
+            # Older trainers (transformers 5.0.0) clear the gradients of the encoder only: the head's would add up.
+            self.loss.classifier.zero_grad()
         loss = super().training_step(model, inputs, *arguments, **options)
         if not torch.isfinite(loss):
             raise UsageError(
@@ -214,7 +218,7 @@ def training_arguments(
         logging_steps=log_every,
         logging_nan_inf_filter=False,  # the default would log a loss that is not a number as zero
         save_steps=save_every,
-        save_total_limit=2,
+        save_total_limit=KEPT,
         seed=seed,
         bf16=precision == "bf16",
         fp16=precision == "fp16",

@@ -49,6 +49,7 @@ from stlib.runs import (
 )
 from stlib.trainer import (
     ENGINES,
+    KEPT,
     NLITrainer,
     default_engine,
     difference_between_processes,
@@ -291,6 +292,8 @@ def finish(out: Path, trainer: NLITrainer, info: dict) -> None:
         f"{row['step']},{row['epoch']:.8f},{float(row['loss']):.6f},{float(row['learning_rate']):.8g}" for row in rows
     ]
     (out / "log.csv").write_text("\n".join(["step,epoch,loss,learning_rate", *lines]) + "\n", encoding="utf-8")
+    for old in sorted((out / "checkpoints").glob("checkpoint-*"), key=step_of)[:-KEPT]:
+        shutil.rmtree(old)  # left over where the run was killed while the library removed it
     write_json(out / "run.json", info)
     (out / "unfinished.json").unlink()
 
