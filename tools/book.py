@@ -24,6 +24,7 @@ PAGES = (
     "notebooks/*.ipynb",
     "notebooks/*.md",
     "notebooks/solutions/*.ipynb",
+    "docs/*.md",
 )
 FILES = (
     "LICENSE",
@@ -103,7 +104,7 @@ def contents() -> str:
     parts = {
         "Notebooks": [f"{path.name[:2]} {title(path)} <notebooks/{path.stem}>" for path in course],
         "Solutions": [f"Solutions {path.name[:2]} <notebooks/solutions/{path.stem}>" for path in solutions],
-        "More": ["notebooks/glossary", "CONTRIBUTING", "CHANGELOG"],
+        "More": ["notebooks/glossary", "CONTRIBUTING", "CHANGELOG", "docs/licences"],
     }
     return "\n".join(
         "\n".join(["```{toctree}", ":hidden:", f":caption: {caption}", "", *pages, "```", ""])
