@@ -116,11 +116,11 @@ def train(
     """
     plan = make_plan(recipe, profile, data, nli_split, max_steps, seed, log_every, engine, start)
     out = Path(out) if out else default_folder(plan.settings)
-    check_folder(out, resume)
-    if not is_first_process():
+    if not is_first_process():  # the first one may have begun to write already
         return carry_out(plan, out, resume)
+    check_folder(out, resume)
     with one_writer(out):
-        check_folder(out, resume)  # again: another process may have come first
+        check_folder(out, resume)  # again: another run may have come first
         return carry_out(plan, out, resume)
 
 

@@ -56,7 +56,7 @@ def test_twenty_runs_killed_at_a_random_moment_end_with_the_same_bits(tmp_path):
             time.sleep(0.01)
         time.sleep(draw.uniform(0, 0.95 * length))
         run.kill()  # SIGKILL; on Windows, TerminateProcess
-        if run.wait() == 0:
+        if run.wait() == 0 or (out / "run.json").exists():
             continue  # it was faster than the first one: nothing was interrupted
         again = start(out, "--resume")
         printed, errors = again.communicate()
@@ -66,7 +66,7 @@ def test_twenty_runs_killed_at_a_random_moment_end_with_the_same_bits(tmp_path):
             assert torch.equal(tensor, expected[name]), (number, name)
         resumed_at.append(json.loads((out / "run.json").read_text(encoding="utf-8"))["resumed_at_step"])
         assert len(list((out / "checkpoints").glob("checkpoint-*"))) <= 2
-    assert len(resumed_at) >= 8
+    assert len(resumed_at) >= 15
     assert any(step > 0 for step in resumed_at), resumed_at
 
 
