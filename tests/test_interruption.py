@@ -48,7 +48,9 @@ def test_twenty_runs_killed_at_a_random_moment_end_with_the_same_bits(tmp_path):
 
     draw = random.Random(0)
     resumed_at = []
-    for number in range(20):
+    for number in range(60):  # a machine that has become faster ends some runs before their moment
+        if len(resumed_at) == 20:
+            break
         out = tmp_path / f"run{number}"
         run = start(out)
         while not (out / "unfinished.json").exists():
@@ -66,7 +68,7 @@ def test_twenty_runs_killed_at_a_random_moment_end_with_the_same_bits(tmp_path):
             assert torch.equal(tensor, expected[name]), (number, name)
         resumed_at.append(json.loads((out / "run.json").read_text(encoding="utf-8"))["resumed_at_step"])
         assert len(list((out / "checkpoints").glob("checkpoint-*"))) <= 2
-    assert len(resumed_at) >= 15
+    assert len(resumed_at) == 20
     assert any(step > 0 for step in resumed_at), resumed_at
 
 
