@@ -180,7 +180,7 @@ def slice_bound(text: str | None, rows: int) -> int | None:
     return round(int(text[:-1]) * rows / 100) if text.endswith("%") else int(text)
 
 
-def chunks(rows, start: int, stop: int, size: int = 10_000):
+def chunks(rows, start: int, stop: int | None, size: int = 10_000):
     """The rows from ``start`` to ``stop`` in lists of at most ``size``: bounded memory whatever the corpus size."""
     rows = itertools.islice(rows, start, stop)
     return iter(lambda: list(itertools.islice(rows, size)), [])

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import itertools
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,9 +9,10 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from stlib.corpora import chunks
 from stlib.errors import UsageError
 from stlib.nli_classifier import NLIClassifier
-from stlib.runs import progress_disabled
+from stlib.runs import progress_disabled, replacing
 
 COLUMNS = ("premise", "hypothesis")
 CHUNK = 4_096  # rows that are labelled at a time
@@ -36,13 +36,14 @@ def label_file(
         UsageError: a file that is no CSV in UTF-8, a missing column, a bad row; no file has been written then.
     """
     written, skipped = 0, []
-    with opened(source) as (file, size, position), replacing(target) as out:
+    with opened(source) as (file, size, position), replacing(target, newline="") as out:
         reader = csv.reader(file, strict=True)
         header = read_header(reader, source)
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow([*header, "predicted", *classifier.labels])
+        good = good_rows(reader, header, source, skipped if skip_bad_rows else None)
         with tqdm(total=size, desc="labelling", unit="B", unit_scale=True, disable=progress_disabled()) as bar:
-            for rows in batched(good_rows(reader, header, source, skipped if skip_bad_rows else None), CHUNK):
+            for rows in chunks(good, 0, None, CHUNK):
                 premises, hypotheses = ([row[header.index(name)] for row in rows] for name in COLUMNS)
                 chances = classifier.predict_proba(premises, hypotheses)
                 for row, of_row in zip(rows, chances.tolist(), strict=True):
@@ -51,11 +52,6 @@ def label_file(
                 written += len(rows)
                 bar.update(position() - bar.n)
     return written, skipped
-
-
-def batched(rows: Iterator, size: int) -> Iterator[list]:
-    while batch := list(itertools.islice(rows, size)):
-        yield batch
 
 
 @contextmanager
@@ -67,18 +63,6 @@ def opened(path: Path):
         raise UsageError(f"{path} could not be read ({error.strerror}): name a CSV file") from error
     with raw, io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as text:
         yield text, path.stat().st_size, raw.tell
-
-
-@contextmanager
-def replacing(path: Path):
-    """A file to write that takes the place of ``path`` once all is written, and goes where something fails."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            yield file
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_header(reader, path: Path) -> list[str]:

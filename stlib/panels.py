@@ -249,8 +249,7 @@ def head_scale(seed: int = 42, plateau: float | None = None) -> Panel:
         plateau: a loss to draw as a line, such as the last of the published card.
     """
     scales = 2.0 ** np.arange(-2, 5)
-    bounds = {scale: floors(seed, scale) for scale in scales}
-    proof, found = (np.array([bounds[scale][i] for scale in scales]) for i in (0, 1))
+    proof, found = np.array([floors(seed, scale) for scale in scales]).T
 
     def at(scale: float) -> float:
         return float(np.interp(np.log2(scale), np.log2(scales), found))

@@ -114,10 +114,21 @@ def write_json(path: Path, content: dict) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write to a temporary file beside ``path``, then rename it: the file is whole or absent."""
+    """Write ``text`` to ``path``: the file is whole or absent."""
+    with replacing(path) as file:
+        file.write(text)
+
+
+@contextlib.contextmanager
+def replacing(path: Path, newline: str | None = None):
+    """A text file to write beside ``path``, which takes its place once all is written, and goes where something fails."""
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    try:
+        with temporary.open("w", encoding="utf-8", newline=newline) as file:
+            yield file
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def replace_folder(new: Path, old: Path) -> None:
@@ -134,12 +145,14 @@ def one_writer(folder: Path):
     The lock goes with the process that holds it, also when that is killed. Raises UsageError where another has it.
     """
     lock = filelock.FileLock(folder.parent / f".{folder.name}.lock", timeout=0)
-    try:
-        with writing(folder):
-            folder.parent.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
             lock.acquire()
-    except filelock.Timeout:
-        raise UsageError(f"another process is training into {folder}: wait for it, or choose another --out") from None
+        except filelock.Timeout:
+            raise UsageError(
+                f"another process is training into {folder}: wait for it, or choose another --out"
+            ) from None
     try:
         yield
     finally:
@@ -154,8 +167,6 @@ def writing(folder: Path):
     """
     try:
         yield
-    except filelock.Timeout:  # an OSError too
-        raise
     except OSError as error:
         raise UsageError(cannot_write(folder, error.strerror or str(error))) from error
     except (SafetensorError, RuntimeError) as error:

@@ -115,7 +115,11 @@ def train(
         UsageError: unknown names, missing data, a run folder that is in use; nothing has been written then.
     """
     plan = make_plan(recipe, profile, data, nli_split, max_steps, seed, log_every, engine, start)
-    out = Path(out) if out else default_folder(plan.settings)
+    return start_run(plan, Path(out) if out else default_folder(plan.settings), resume)
+
+
+def start_run(plan: "Plan", out: Path, resume: bool) -> Run:
+    """Carry out ``plan`` in a folder that can take it, as the only one who writes there."""
     if not is_first_process():  # the first one may have begun to write already
         return carry_out(plan, out, resume)
     check_folder(out, resume)
@@ -310,13 +314,12 @@ def find_or_train(recipe: str = "trained_head", profile: str | None = None) -> R
         if fits(run, request):
             print(f"loaded the run {folder.name}: {run.info['steps']:,} steps on {run.info['rows']:,} pairs")
             return run
+    plan = make_plan(recipe, profile, None, None, None, SEED, None, None, None)
+    unfinished = folder / "unfinished.json"
+    resume = unfinished.exists() and changed_setting(read_json(unfinished), plan.settings) is None
+    if folder.exists() and not resume:
         shutil.rmtree(folder)
-    if (folder / "unfinished.json").exists():
-        settings = make_plan(recipe, profile, None, None, None, SEED, None, None, None).settings
-        if changed_setting(folder, settings) is None:
-            return train(recipe, profile, resume=True)
-        shutil.rmtree(folder)
-    return train(recipe, profile)
+    return start_run(plan, folder, resume)
 
 
 def fits(run: Run, request: dict) -> bool:
@@ -416,8 +419,8 @@ def last_checkpoint(out: Path, settings: dict) -> str | None:
 
     Raises UsageError where the run was started with other settings: it would not continue as it began.
     """
-    name = changed_setting(out, settings)
     before = read_json(out / "unfinished.json")
+    name = changed_setting(before, settings)
     if name is not None:
         raise UsageError(
             f"{out} was started with {name} {before.get(name)}, not {settings[name]}: resume it with the same settings, or remove it"
@@ -431,14 +434,8 @@ def last_checkpoint(out: Path, settings: dict) -> str | None:
     return last
 
 
-def changed_setting(out: Path, settings: dict) -> str | None:
-    """The first setting that is not the one the unfinished run in ``out`` was started with, or None."""
-    try:
-        before = read_json(out / "unfinished.json")
-    except ValueError as error:
-        raise UsageError(
-            f"{out / 'unfinished.json'} is no JSON ({error}): remove the folder and train again"
-        ) from error
+def changed_setting(before: dict, settings: dict) -> str | None:
+    """The first setting that is not the one the unfinished run was started with, as ``before`` has it, or None."""
     return next((name for name, value in settings.items() if before.get(name) != value), None)
 
 

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stlib import corpora
-from stlib.__main__ import main
 from stlib.encoding import EncodeOnce
 from stlib.errors import UsageError
 from stlib.evaluation import sts_scores
 from stlib.training import train
+from tests.test_command_line import fails
 
 PAIR = ("A man sleeps.", "A person rests.")
 GOOD = [(*PAIR, 0), ("A dog runs.", "A cat runs.", 2), ("A girl eats.", "She is late.", 1)] * 14  # 42 rows
@@ -49,15 +49,6 @@ def changed(table, changes):
     return table.infer_objects()
 
 
-def fails(capsys, arguments) -> str:
-    """The one line of a command that ends with status 2."""
-    assert main([str(part) for part in arguments]) == 2, arguments
-    printed = capsys.readouterr()
-    lines = printed.err.strip().splitlines()
-    assert len(lines) == 1, printed.err
-    return lines[0]
-
-
 NLI = {
     "premise renamed": (nli_table(premise="text"), "no column 'sentence_0'"),
     "hypothesis missing": (nli_table(hypothesis=None), "no column 'sentence_1'"),
@@ -87,7 +78,7 @@ def test_nli_pairs(tmp_path, capsys, case):
     (tmp_path / "data" / "snli").mkdir(parents=True)
     table.to_parquet(tmp_path / "data" / "snli" / "train.parquet")
     arguments = ["train", "--data", tmp_path / "data", "--nli-split", "train", "--out", tmp_path / "run"]
-    assert message in fails(capsys, arguments)
+    assert message in fails(capsys, *arguments)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
 
 
@@ -133,7 +124,7 @@ def test_sts_pairs(tmp_path, capsys, case):
     table.to_parquet(tmp_path / "data" / "my-sts" / "test.parquet")
     scores = tmp_path / "scores.json"
     assert message in fails(
-        capsys, ["evaluate", "base", "--data", tmp_path / "data", "--tasks", "my-sts", "--json", scores]
+        capsys, "evaluate", "base", "--data", tmp_path / "data", "--tasks", "my-sts", "--json", scores
     )
     assert not scores.exists()
 
@@ -157,7 +148,7 @@ def test_labelled_sentences(tmp_path, capsys, case):
     (tmp_path / "data" / "topics").mkdir(parents=True)
     table.to_parquet(tmp_path / "data" / "topics" / "train.parquet")
     arguments = ["evaluate", "base", "--data", tmp_path / "data", "--tasks", "topics", "--protocol", "senteval"]
-    assert message in fails(capsys, arguments)
+    assert message in fails(capsys, *arguments)
 
 
 FILES = {
@@ -175,7 +166,7 @@ def test_files(tmp_path, capsys, case):
     nli_table().to_parquet(path)
     FILES[case](path)
     arguments = ["train", "--data", tmp_path / "data", "--nli-split", "train", "--out", tmp_path / "run"]
-    message = fails(capsys, arguments)
+    message = fails(capsys, *arguments)
     assert "snli" in message
     assert not (tmp_path / "run").exists()
 
@@ -210,7 +201,7 @@ def test_names_and_numbers(tmp_path, capsys, monkeypatch, case):
     arguments, message = NAMES[case]
     if arguments[0] == "train":
         arguments = [*arguments, "--out", tmp_path / "run"]
-    assert message in fails(capsys, arguments)
+    assert message in fails(capsys, *arguments)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -240,7 +231,7 @@ def test_run_folders(tmp_path, capsys, tiny_run, case):
     run = tmp_path / "run"
     shutil.copytree(tiny_run.folder, run, ignore=shutil.ignore_patterns("checkpoints"))
     spoil(run)
-    assert message in fails(capsys, ["predict", run, "--premise", PAIR[0], "--hypothesis", PAIR[1]])
+    assert message in fails(capsys, "predict", run, "--premise", PAIR[0], "--hypothesis", PAIR[1])
 
 
 ODD = {

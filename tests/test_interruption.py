@@ -1,6 +1,6 @@
 """A run that is killed at a random moment and resumed ends as if nothing had happened."""
 
-import itertools
+import contextlib
 import json
 import os
 import random
@@ -17,7 +17,6 @@ from safetensors.torch import load_file
 from stlib.__main__ import main
 from stlib.errors import UsageError
 from stlib.runs import one_writer
-from stlib.trainer import NLITrainer
 from stlib.training import find_or_train, is_whole, last_checkpoint, train
 from tests.conftest import weights
 
@@ -76,8 +75,9 @@ def test_twenty_runs_killed_at_a_random_moment_end_with_the_same_bits(tmp_path):
 OPTIONS = {"recipe": "trained_head", "profile": "mini", "nli_split": "train[:192]", "log_every": 1}
 
 
-def interrupted(monkeypatch, out, at_step=None, **options):
-    """Train until ``at_step``, or to the moment when the finished model takes its place; there the run is interrupted."""
+@contextlib.contextmanager
+def interrupting(monkeypatch, at_step=None):
+    """Training in here is interrupted after ``at_step``, or at the moment when the finished model takes its place."""
 
     def cut(self, args, state, control, **kwargs):
         if state.global_step == at_step:
@@ -90,7 +90,13 @@ def interrupted(monkeypatch, out, at_step=None, **options):
         patch.setattr("stlib.trainer.ProgressBar.on_step_end", cut)
         patch.setattr("stlib.training.replace_folder", killed)
         with pytest.raises(KeyboardInterrupt):
-            train(out=out, **options)
+            yield
+
+
+def interrupted(monkeypatch, out, at_step=None, **options):
+    """Train into ``out``, and be interrupted."""
+    with interrupting(monkeypatch, at_step):
+        train(out=out, **options)
 
 
 def test_a_half_written_checkpoint_is_passed_over(tmp_path, tiny_run, monkeypatch):
@@ -158,19 +164,8 @@ def test_after_ctrl_c_the_next_cell_goes_on(tmp_path, monkeypatch, capsys):
     """As in a notebook: the cell that trains is interrupted, and is run again."""
     monkeypatch.setenv("STLIB_RUNS", str(tmp_path))
     monkeypatch.setenv("STLIB_MAX_STEPS", "12")
-    steps, original = itertools.count(1), NLITrainer.training_step
-
-    def interrupted(self, *arguments):
-        if next(steps) == 12:
-            raise KeyboardInterrupt
-        return original(self, *arguments)
-
-    monkeypatch.setattr(NLITrainer, "training_step", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupting(monkeypatch, at_step=11):
         find_or_train("trained_head", "mini")
-    monkeypatch.undo()
-    monkeypatch.setenv("STLIB_RUNS", str(tmp_path))
-    monkeypatch.setenv("STLIB_MAX_STEPS", "12")
     run = find_or_train("trained_head", "mini")
     assert run.info["resumed_at_step"] == 10
     assert "resuming trained_head at step 10" in capsys.readouterr().out
@@ -195,18 +190,25 @@ def test_a_vanished_checkpoint(tmp_path, tiny_run, monkeypatch, capsys):
     assert "has no checkpoint yet: the run starts again" in capsys.readouterr().out
 
 
+@contextlib.contextmanager
+def mounted(folder, option):
+    """A new file system in ``folder``; gives whether one could be mounted."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", option, "tmpfs", folder]
+    done = bool(shutil.which("mount")) and subprocess.run(command, capture_output=True, check=False).returncode == 0
+    yield done
+    if done:
+        subprocess.run(["umount", folder], check=True)
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of 400 MB: room for two checkpoints of 270 MB it has not."""
     folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = shutil.which("mount") and subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=400m", "tmpfs", folder], capture_output=True, check=False
-    )
-    if not mounted or mounted.returncode:
-        pytest.skip("no file system can be mounted here")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
+    with mounted(folder, "size=400m") as done:
+        if not done:
+            pytest.skip("no file system can be mounted here")
+        yield folder
 
 
 @pytest.mark.slow
@@ -227,19 +229,14 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_checkpoints_before(small_dis
 def read_only(tmp_path):
     """A folder that even root may not write to, where file systems can be mounted; else one without the permission."""
     folder = tmp_path / "read_only"
-    folder.mkdir()
-    mounted = shutil.which("mount") and subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", folder], capture_output=True, check=False
-    )
-    if mounted and mounted.returncode == 0:
+    with mounted(folder, "ro") as done:
+        if not done and (os.name == "nt" or os.geteuid() == 0):
+            pytest.skip("there is no way to make a folder read-only here")
+        if not done:
+            folder.chmod(0o500)
         yield folder
-        subprocess.run(["umount", folder], check=True)
-        return
-    if os.name == "nt" or os.geteuid() == 0:
-        pytest.skip("there is no way to make a folder read-only here")
-    folder.chmod(0o500)
-    yield folder
-    folder.chmod(0o700)
+        if not done:
+            folder.chmod(0o700)
 
 
 def test_a_read_only_folder_is_one_sentence(read_only, tiny_run, tmp_path, capsys):

@@ -2,7 +2,6 @@
 
 import ast
 import importlib.metadata
-import itertools
 import re
 import sys
 import tomllib
@@ -13,8 +12,8 @@ import pytest
 import torch
 from packaging.requirements import Requirement
 
-from stlib.trainer import NLITrainer
 from stlib.training import train
+from tests.test_interruption import OPTIONS, interrupted
 
 ROOT = Path(__file__).resolve().parents[1]
 CODE = [*ROOT.glob("stlib/**/*.py"), *ROOT.glob("tools/*.py")]
@@ -58,24 +57,7 @@ def test_no_code_from_text_no_shell_no_pickle():
 
 def test_a_resumed_run_unpickles_weights_only(tmp_path, monkeypatch):
     """Optimizer, schedule and random states are the library's files: it must read them as data."""
-    options = {
-        "recipe": "trained_head",
-        "profile": "mini",
-        "out": tmp_path / "run",
-        "nli_split": "train[:192]",
-        "log_every": 1,
-    }
-    steps, step = itertools.count(1), NLITrainer.training_step
-
-    def interrupted(*arguments):
-        if next(steps) == 6:
-            raise KeyboardInterrupt
-        return step(*arguments)
-
-    with monkeypatch.context() as context:
-        context.setattr(NLITrainer, "training_step", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            train(**options)
+    interrupted(monkeypatch, tmp_path / "run", at_step=5, **OPTIONS)
     read, original = [], torch.load
 
     def noting(file, *arguments, **options):
@@ -83,7 +65,7 @@ def test_a_resumed_run_unpickles_weights_only(tmp_path, monkeypatch):
         return original(file, *arguments, **options)
 
     monkeypatch.setattr(torch, "load", noting)
-    train(**options, resume=True)
+    train(out=tmp_path / "run", resume=True, **OPTIONS)
     assert {name for name, _ in read} >= {"optimizer.pt", "scheduler.pt"}
     assert all(weights_only for _, weights_only in read), read
 

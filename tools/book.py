@@ -13,7 +13,7 @@ from pathlib import Path
 
 import nbformat
 
-from notebooks import title
+from notebooks import course_notebooks, solution_notebooks, title
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE, SITE = ROOT / "build" / "book_source", ROOT / "build" / "book"
@@ -99,11 +99,9 @@ def plain(figure: str) -> str:
 
 def contents() -> str:
     """The tables of contents of the first page, which make the site's side bar."""
-    course = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-    solutions = sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
     parts = {
-        "Notebooks": [f"{path.name[:2]} {title(path)} <notebooks/{path.stem}>" for path in course],
-        "Solutions": [f"Solutions {path.name[:2]} <notebooks/solutions/{path.stem}>" for path in solutions],
+        "Notebooks": [f"{path.name[:2]} {title(path)} <notebooks/{path.stem}>" for path in course_notebooks()],
+        "Solutions": [f"Solutions {path.name[:2]} <notebooks/solutions/{path.stem}>" for path in solution_notebooks()],
         "More": ["notebooks/glossary", "CONTRIBUTING", "CHANGELOG", "docs/licences"],
     }
     return "\n".join(

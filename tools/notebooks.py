@@ -61,7 +61,7 @@ def main() -> int:
     options = parser.parse_args()
     paths = course_notebooks()
     stale = []
-    for path in [*paths, *sorted((NOTEBOOKS / "solutions").glob("*.ipynb"))]:
+    for path in [*paths, *solution_notebooks()]:
         if options.numbers and path.name[:2] not in options.numbers:
             continue
         before = path.read_text(encoding="utf-8")
@@ -97,6 +97,27 @@ def course_notebooks() -> list[Path]:
     return sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
 
 
+def solution_notebooks() -> list[Path]:
+    return sorted((NOTEBOOKS / "solutions").glob("*.ipynb"))
+
+
+def course_settings() -> dict[str, str]:
+    """``repository`` and ``branch``, as ``pyproject.toml`` has them."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["course"]
+
+
+def github_name(repository: str) -> str | None:
+    """OWNER/NAME of an address on GitHub, the only one that Colab, Kaggle and Binder open; None for any other."""
+    host = "https://github.com/"
+    return repository.removeprefix(host).removesuffix(".git") if repository.startswith(host) else None
+
+
+def colab_badge(place: str) -> str:
+    """A badge that opens OWNER/NAME/blob/BRANCH/PATH on Colab."""
+    host = "https://colab.research.google.com"
+    return f"[![Open in Colab]({host}/assets/colab-badge.svg)]({host}/github/{place})"
+
+
 def title(path: Path) -> str:
     """The first heading of a notebook."""
     for cell in nbformat.read(path, as_version=4).cells:
@@ -107,7 +128,7 @@ def title(path: Path) -> str:
 
 def stamp(notebook, path: Path, paths: list[Path], repository: str | None = None) -> None:
     """Put every generated cell anew. ``repository`` is the address, by default the one in ``pyproject.toml``."""
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["course"]
+    settings = course_settings()
     repository = settings["repository"] if repository is None else repository
     add_setup(notebook, SETUP.replace("ADDRESS", json.dumps(repository)))
     if path in paths:
@@ -138,11 +159,12 @@ def drop(notebook, tag: str) -> None:
 def add_badges(notebook, path: Path, repository: str, branch: str) -> None:
     """Badges under the title that open the notebook on Colab and Kaggle, which know GitHub's addresses only."""
     drop(notebook, "badges")
-    if not repository.startswith("https://github.com/"):
+    name = github_name(repository)
+    if name is None:
         return
-    place = f"{repository.removeprefix('https://github.com/').removesuffix('.git')}/blob/{branch}/notebooks/{path.name}"
+    place = f"{name}/blob/{branch}/notebooks/{path.name}"
     badges = [
-        f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/{place})",
+        colab_badge(place),
         f"[![Open in Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)](https://kaggle.com/kernels/welcome?src=https://github.com/{place})",
     ]
     notebook.cells.insert(1, made("markdown", "\n".join(badges), "badges"))

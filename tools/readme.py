@@ -14,6 +14,8 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 
+from notebooks import colab_badge, course_notebooks, course_settings, github_name, title
+
 ROOT = Path(__file__).resolve().parents[1]
 README, ENVIRONMENT = ROOT / "README.md", ROOT / "environment.yml"
 BLOCK = re.compile(r"<!-- generated: ([\w-]+) -->\n.*?<!-- end -->", re.DOTALL)
@@ -48,15 +50,15 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def badges() -> str:
     """Badges that lead to the repository, or a line without an address to lead to."""
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["course"]
-    address, branch = settings["repository"].removesuffix(".git"), settings["branch"]
-    if not address.startswith("https://github.com/"):
+    settings = course_settings()
+    name, branch = github_name(settings["repository"]), settings["branch"]
+    if name is None:
         return ""
-    name = address.removeprefix("https://github.com/")
+    address = f"https://github.com/{name}"
     return "\n".join(
         [
             f"[![Tests]({address}/actions/workflows/test.yml/badge.svg)]({address}/actions/workflows/test.yml)",
-            f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/{name}/blob/{branch}/notebooks/01_base_model.ipynb)",
+            colab_badge(f"{name}/blob/{branch}/notebooks/01_base_model.ipynb"),
             f"[![Open in Binder](https://mybinder.org/badge_logo.svg)](https://mybinder.org/v2/gh/{name}/{branch}?urlpath=lab/tree/notebooks/01_base_model.ipynb)",
         ]
     )
@@ -65,14 +67,13 @@ def badges() -> str:
 def course_map() -> str:
     """One row a notebook: what you do there, and its times."""
     rows = []
-    for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")):
+    for path in course_notebooks():
         text = "\n".join(c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "markdown")
-        title = re.search(r"^# (.+)$", text, re.MULTILINE)[1]
         task = re.search(r"^\*\*You will do:\*\* (.+?)\.(?:\s|$)", text, re.MULTILINE)[1]
         times = re.search(r"^- \*Time:\* (.+?large GPU \(\w+\))", text, re.MULTILINE)[1]
         times = re.split(r"(?<=\)), ", times)
         times = [re.sub(r" on (two CPU cores|a Colab T4 machine|a large GPU)", "", time) for time in times]
-        rows.append([f"[{path.name[:2]} {title}](notebooks/{path.name})", task, *times])
+        rows.append([f"[{path.name[:2]} {title(path)}](notebooks/{path.name})", task, *times])
     return table(["notebook", "you will", "two CPU cores", "Colab, T4", "large GPU"], rows)
 
 
@@ -96,7 +97,10 @@ def contest() -> str:
 
     runs, base = records.table("better_recipes"), records.load("better_recipes")["base"]
     rows = [
-        (base["validation"], ["base model", "-", f"{base['validation']:.1f}", f"{base['sts_mean']:.1f}", base_nli()])
+        (
+            base["validation"],
+            ["base model", "-", f"{base['validation']:.1f}", f"{base['sts_mean']:.1f}", f"{base['nli_refit']:.1f}"],
+        )
     ]
     for name, group in runs.groupby("contender"):
         found, seeds = group["validation"], len(group)
@@ -109,12 +113,6 @@ def contest() -> str:
         rows.append((found.mean(), [CONTENDERS[name], seeds, score + spread, mean, nli]))
     rows.sort(key=lambda row: -row[0])
     return table(["recipe", "seeds", "STS, validation", "STS, test mean", "NLI, fresh head"], [row for _, row in rows])
-
-
-def base_nli() -> str:
-    from stlib import records
-
-    return f"{records.load('better_recipes')['base']['nli_refit']:.1f}"
 
 
 HYPOTHESES = {  # what the README calls the hypotheses of notebook 07

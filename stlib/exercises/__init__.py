@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 from stlib.errors import UsageError
 
+NOTHING = "the function returns nothing yet: put your code in place of the three dots"  # a hint of several notebooks
+
 
 def check(exercise: str, answer) -> None:
     """Print whether ``answer`` solves the exercise, with a hint where it does not.
