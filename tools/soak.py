@@ -36,21 +36,23 @@ def main() -> int:
     from stlib.profiles import describe_device
     from stlib.runs import versions, write_json
 
-    rounds = [run_round(number, options.seed) for number in range(options.rounds)]
-    kernels = [run_kernels(options.kernels, 1), run_kernels(options.at_once, options.at_once)]
-    write_json(
-        options.json,
-        {
-            "what": "notebooks and solutions compared, round after round in random order; notebook 01 in many kernels",
-            "command": f"python tools/soak.py --rounds {options.rounds} --kernels {options.kernels}",
-            "seed": options.seed,
-            "hardware": describe_device(),
-            "versions": versions(),
-            "rounds": rounds,
-            "kernels": kernels,
-        },
-    )
-    return 0 if all(result["green"] for result in [*rounds, *kernels]) else 1
+    record = {
+        "what": "notebooks and solutions compared, round after round in random order; notebook 01 in many kernels",
+        "command": f"python tools/soak.py --rounds {options.rounds} --kernels {options.kernels}",
+        "seed": options.seed,
+        "hardware": describe_device(),
+        "memory_mb": psutil.virtual_memory().total // 2**20,
+        "versions": versions(),
+        "kernels": [],
+        "rounds": [],
+    }
+    for at_once, count in ((1, options.kernels), (options.at_once, options.at_once)):
+        record["kernels"].append(run_kernels(count, at_once))
+        write_json(options.json, record)
+    for number in range(options.rounds):  # written after each: hours should not hang on the last minute
+        record["rounds"].append(run_round(number, options.seed))
+        write_json(options.json, record)
+    return 0 if all(result["green"] for result in [*record["rounds"], *record["kernels"]]) else 1
 
 
 def run_round(number: int, seed: int) -> dict:
