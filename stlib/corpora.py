@@ -300,13 +300,17 @@ def quiet_reading():
     """Read local files in silence: without bars, which are done before they can be read, and without telling the hub.
 
     The library counts each call of ``load_dataset`` at the hub, for local files too, and waits up to 3 s where it cannot.
+    It also logs a broken file before it raises an error, which would say the same twice.
     """
     already, counting = are_progress_bars_disabled(), datasets.config.HF_UPDATE_DOWNLOAD_COUNTS
+    verbosity = datasets.logging.get_verbosity()
     disable_progress_bars()
     datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
     try:
         yield
     finally:
+        datasets.logging.set_verbosity(verbosity)
         datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = counting
         if not already:
             enable_progress_bars()

@@ -4,6 +4,7 @@ What is odd but can be worked with is handled, and is here too.
 """
 
 import json
+import logging
 import shutil
 
 import numpy as np
@@ -36,6 +37,13 @@ def sts_table(**changes):
 def topic_table(**changes):
     rows = [(f"{word} {i}", label) for i in range(20) for label, word in enumerate(("good", "bad"))]
     return changed(pd.DataFrame(rows, columns=["text", "label"]).astype({"label": object}), changes)
+
+
+@pytest.fixture(autouse=True)
+def no_other_line(caplog):
+    """Nothing but the one sentence: what libraries log would stand beside it on the terminal."""
+    yield
+    assert not [record.getMessage() for record in caplog.get_records("call") if record.levelno >= logging.WARNING]
 
 
 def changed(table, changes):
