@@ -1,4 +1,4 @@
-# make course · test · lab · notebooks · stamp · book · browser · soak · bench · clean. Each sets up what it needs in .venv (Linux and macOS; Windows: see README.md).
+# make course · test · lab · notebooks · stamp · book · browser · soak · coverage · bench · clean. Each sets up what it needs in .venv (Linux and macOS; Windows: see README.md).
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +8,7 @@ SUITABLE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11 python; do \
 	"$$name" -c "$(SUITABLE)" 2>/dev/null && { echo "$$name"; break; }; done)
 
-.PHONY: help course test lab notebooks stamp book browser soak bench lint clean clean-all
+.PHONY: help course test lab notebooks stamp book browser soak coverage bench lint clean clean-all
 
 help:
 	@echo "make course     run notebooks 01 to 06 in order and print what came out"
@@ -19,6 +19,7 @@ help:
 	@echo "make book       build the site from the notebooks, into build/book"
 	@echo "make browser    check the site and JupyterLab in a headless browser"
 	@echo "make soak       the slow tests, and the notebooks twenty times in random order: hours"
+	@echo "make coverage   which lines and branches of stlib the tests and notebooks reach"
 	@echo "make bench      time a training step on this machine: the library's trainer, tuned, and ours"
 	@echo "make lint       format and lint, notebooks included"
 	@echo "make clean      remove runs and caches (make clean-all: the environment too)"
@@ -61,6 +62,15 @@ browser: $(BOOK_READY)
 soak: $(READY)
 	$(BIN)/python -m pytest tests -m "slow and not real_data"
 	$(BIN)/python tools/soak.py --json runs/soak.json
+
+# Notebooks in kernels that end by themselves: those of the tests are killed, and with them what was measured.
+coverage: $(READY)
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest tests
+	STLIB_RUNS=$(CURDIR)/build/coverage_runs STLIB_PROFILE=mini $(BIN)/coverage run $(BIN)/jupyter-execute notebooks/*.ipynb notebooks/solutions/*.ipynb
+	rm -rf build/coverage_runs
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 bench: $(READY)
 	$(BIN)/python -m stlib bench --json runs/bench.json
