@@ -50,9 +50,6 @@ class NLITrainer(SentenceTransformerTrainer):
             self.accelerator.prepare_model = functools.partial(self.accelerator.prepare_model, evaluation_mode=True)
 
     def training_step(self, model, inputs, *arguments, **options) -> torch.Tensor:
-        if hasattr(self.loss, "classifier"):
-            # Older trainers (transformers 5.0.0) clear the gradients of the encoder only: the head's would add up.
-            self.loss.classifier.zero_grad()
         loss = super().training_step(model, inputs, *arguments, **options)
         if not torch.isfinite(loss):
             raise UsageError(

@@ -18,6 +18,7 @@ from stlib.errors import UsageError
 from stlib.profiles import get_profile
 from stlib.recipes import get_recipe
 from stlib.runs import Run
+from stlib.trainer import NLITrainer
 from stlib.training import (
     SEED,
     check_folder,
@@ -187,6 +188,21 @@ def test_a_file_in_the_way_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="is a file"):
         check_folder(tmp_path / "file", resume=False)
+
+
+@pytest.mark.parametrize("engine", ["packed", "stock"])
+def test_every_step_starts_without_gradients(tmp_path, monkeypatch, engine):
+    """The library's trainer let those of the head add up from step to step until version 6.2."""
+    before, step = [], NLITrainer.training_step
+
+    def noting(self, *arguments):
+        before.append([parameter.grad for parameter in self.loss.parameters()])
+        return step(self, *arguments)
+
+    monkeypatch.setattr(NLITrainer, "training_step", noting)
+    train("trained_head", out=tmp_path / "run", engine=engine, **TINY)
+    assert len(before) == 6
+    assert all(gradient is None or not gradient.any() for gradients in before for gradient in gradients)
 
 
 @pytest.mark.parametrize("engine", ["packed", "stock"])
