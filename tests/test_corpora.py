@@ -157,6 +157,33 @@ def test_a_corpus_written_to_a_folder_is_read_back(tmp_path):
     assert nli("train", folder_source(tmp_path))[:] == nli("train[:2000]", MINI)[:]
 
 
+def test_more_pairs_than_a_seed_has_come_from_the_seeds_after_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(corpora.nli_grammar, "MAX_PAIRS", 30)
+    monkeypatch.setitem(corpora.MINI_NLI_ROWS, "test", 30)
+    corpora.write_mini_nli(tmp_path / "new" / "folder", 70, "test", seed=4)
+    written = corpora.nli("test", Source("folder", tmp_path / "new" / "folder")).to_pandas()
+    parts = [corpora.mini_nli(f"test[:{rows}]", seed).to_pandas() for rows, seed in ((30, 4), (30, 5), (10, 6))]
+    pd.testing.assert_frame_equal(written, pd.concat(parts, ignore_index=True))
+    corpora.write_mini_nli(tmp_path / "new" / "folder", 10, "test", seed=4)  # again, over the old file
+    assert len(corpora.nli("test", Source("folder", tmp_path / "new" / "folder"))) == 10
+    assert [path.name for path in (tmp_path / "new" / "folder" / "snli").iterdir()] == ["test.parquet"]
+
+
+def test_a_folder_is_found_from_the_folder_of_the_notebooks(tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    assert corpora.get_source("data") == Source("folder", (tmp_path / "data").resolve())
+
+
+def test_an_error_is_told_by_its_deepest_cause_in_one_line():
+    error = ValueError("outer")
+    error.__cause__ = KeyError()
+    assert corpora.one_line(error) == "KeyError"
+    error.__cause__.__cause__ = OSError("the cause\nand more")
+    assert corpora.one_line(error) == "the cause"
+
+
 def test_mini_sts_fills_all_bands():
     table = pd.concat(
         [corpora.sts("sts", split, MINI).to_pandas().assign(split=split) for split in ("validation", "test")]

@@ -74,6 +74,9 @@ def test_subsets_are_scored_apart_and_together(base, tmp_path):
     assert table["subset"].tolist() == ["all", "odd", "even", "mean of subsets"]
     assert table["n"].tolist() == [210, 105, 105, 210]
     assert table["spearman"].iloc[3] == pytest.approx(table["spearman"].iloc[1:3].mean())
+    assert set(table["task"]) == {"sts99-sts"}
+    odd = corpora.sts("sts", "test", MINI).select(range(0, 210, 2))
+    assert table["spearman"].iloc[1] == pytest.approx(evaluation.sts_scores(base, odd)[0]["spearman"])
     whole = evaluation.sts_table(base, ["sts"], MINI)
     assert table["spearman"].iloc[0] == pytest.approx(whole["spearman"].iloc[0])
 
@@ -113,3 +116,17 @@ def test_geometry_of_known_vectors():
     assert evaluation.mean_cosine(same) == pytest.approx(1)
     assert evaluation.alignment(same, same) == 0
     assert evaluation.alignment(opposite[:1], opposite[1:]) == pytest.approx(4)
+    right = np.array([[1.0, 0.0], [0.0, 1.0]])
+    assert evaluation.uniformity(right, t=3) == pytest.approx(-6)  # |x - y|^2 = 2
+    near = np.array([[0.6, 0.8], [0.0, 1.0]])  # squared distances to `right`: 0.8 and 0
+    assert evaluation.alignment(right, near) == pytest.approx(0.4)
+    assert evaluation.mean_cosine(near) == pytest.approx(0.8)
+
+
+def test_uniformity_of_many_embeddings_is_that_of_a_sample_the_seed_decides():
+    points = np.random.default_rng(0).normal(size=(50, 3))
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    assert evaluation.uniformity(points, rows=10) == evaluation.uniformity(points, rows=10)
+    assert evaluation.uniformity(points, rows=10) != evaluation.uniformity(points, rows=10, seed=1)
+    distances = ((points[:, None] - points[None]) ** 2).sum(axis=2)[np.triu_indices(50, 1)]
+    assert evaluation.uniformity(points) == pytest.approx(np.log(np.exp(-2 * distances).mean()))
