@@ -60,7 +60,7 @@ browser: $(BOOK_READY)
 	$(BIN)/python -m pytest tests -m browser
 
 soak: $(READY)
-	$(BIN)/python -m pytest tests -m "slow and not real_data"
+	$(BIN)/python -m pytest tests -m "slow and not real_data and not soak"
 	$(BIN)/python tools/soak.py --json runs/soak.json
 
 # Notebooks in kernels that end by themselves: those of the tests are killed, and with them what was measured.

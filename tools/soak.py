@@ -1,9 +1,10 @@
-"""Run the notebooks again and again, each time in another order, and many kernels in turn and at once.
+"""Run what takes hours: the notebooks again and again in random order, many kernels, many killed runs.
 
-    python tools/soak.py --json stlib/records/soak.json           twenty rounds: more than an hour on two cores
+    python tools/soak.py --json stlib/records/soak.json           twenty rounds: more than two hours on two cores
     python tools/soak.py --rounds 1 --kernels 4 --json soak.json  a look at it
 
-A round runs every notebook and every solution with its outputs compared, offline, with runs of its own.
+A round runs every notebook and every solution with its outputs compared, offline, with runs of its own. The record is
+written after each part; where it is there already, the tool goes on with what it lacks.
 """
 
 import argparse
@@ -34,10 +35,11 @@ def main() -> int:
     parser.add_argument("--json", type=Path, required=True)
     options = parser.parse_args()
     from stlib.profiles import describe_device
-    from stlib.runs import versions, write_json
+    from stlib.runs import read_json, versions, write_json
 
     record = {
-        "what": "notebooks and solutions compared, round after round in random order; notebook 01 in many kernels",
+        "what": "notebooks and solutions compared, round after round in random order; notebook 01 in many kernels; "
+        "training runs killed and resumed (tests marked soak)",
         "command": f"python tools/soak.py --rounds {options.rounds} --kernels {options.kernels}",
         "seed": options.seed,
         "hardware": describe_device(),
@@ -45,14 +47,29 @@ def main() -> int:
         "versions": versions(),
         "kernels": [],
         "rounds": [],
+        "tests": [],
     }
-    for at_once, count in ((1, options.kernels), (options.at_once, options.at_once)):
-        record["kernels"].append(run_kernels(count, at_once))
+    if options.json.exists():
+        record |= {part: read_json(options.json).get(part, []) for part in ("kernels", "rounds", "tests")}
+    while (result := next_result(record, options)) is not None:
+        part, found = result
+        record[part].append(found)
+        print(part, len(record[part]), found, flush=True)
         write_json(options.json, record)
-    for number in range(options.rounds):  # written after each: hours should not hang on the last minute
-        record["rounds"].append(run_round(number, options.seed))
-        write_json(options.json, record)
-    return 0 if all(result["green"] for result in [*record["rounds"], *record["kernels"]]) else 1
+    return 0 if all(found["green"] for part in ("kernels", "rounds", "tests") for found in record[part]) else 1
+
+
+def next_result(record: dict, options: argparse.Namespace) -> tuple[str, dict] | None:
+    """The next part that the record lacks, with what came out; None where it lacks nothing."""
+    if not record["kernels"]:
+        return "kernels", run_kernels(options.kernels, 1)
+    if len(record["kernels"]) < 2:
+        return "kernels", run_kernels(options.at_once, options.at_once)
+    if not record["tests"]:
+        return "tests", run_pytest(["tests", "-m", "soak"])
+    if len(record["rounds"]) < options.rounds:
+        return "rounds", run_round(len(record["rounds"]), options.seed)
+    return None
 
 
 def run_round(number: int, seed: int) -> dict:
@@ -60,20 +77,19 @@ def run_round(number: int, seed: int) -> dict:
     paths = [path.relative_to(ROOT).as_posix() for path in ROOT.glob("notebooks/**/[0-9][0-9]_*.ipynb")]
     paths = sorted(path for path in paths if ".ipynb_checkpoints" not in path)
     random.Random(f"{seed} {number}").shuffle(paths)
+    return {"first": paths[0], **run_pytest(paths)}
+
+
+def run_pytest(arguments: list[str]) -> dict:
+    """What a session of pytest counted, and which tests failed."""
     started = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", *paths], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "pytest", "-q", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
     )
     counts = {word: int(count) for count, word in re.findall(r"(\d+) (passed|failed|error)", done.stdout)}
-    result = {
-        "first": paths[0],
-        "green": done.returncode == 0,
-        **counts,
-        "seconds": round(time.perf_counter() - started),
-    }
+    result = {"green": done.returncode == 0, **counts, "seconds": round(time.perf_counter() - started)}
     if done.returncode:
-        result["failed_cells"] = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
-    print(number + 1, result, flush=True)
+        result["failed_tests"] = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
     return result
 
 
@@ -98,9 +114,7 @@ def run_kernels(count: int, at_once: int) -> dict:
         errors = [error for error in pool.map(run_kernel, range(count)) if error]
     stop.set()
     result = {"kernels": count, "at_once": at_once, "green": not errors, "errors": errors}
-    result |= {"peak_memory_mb": round(peak[0] / 2**20), "seconds": round(time.perf_counter() - started)}
-    print(result, flush=True)
-    return result
+    return result | {"peak_memory_mb": round(peak[0] / 2**20), "seconds": round(time.perf_counter() - started)}
 
 
 def run_kernel(_: int) -> str | None:
