@@ -130,3 +130,16 @@ def test_uniformity_of_many_embeddings_is_that_of_a_sample_the_seed_decides():
     assert evaluation.uniformity(points, rows=10) != evaluation.uniformity(points, rows=10, seed=1)
     distances = ((points[:, None] - points[None]) ** 2).sum(axis=2)[np.triu_indices(50, 1)]
     assert evaluation.uniformity(points) == pytest.approx(np.log(np.exp(-2 * distances).mean()))
+
+
+def test_rank_changes_of_four_pairs():
+    """The first pair rises from rank 1 to its gold rank 4; the ties of the second and third share rank 2.5."""
+    gold, before, after = np.array([5, 1, 2, 3]), np.array([0.1, 0.2, 0.3, 0.4]), np.array([0.9, 0.2, 0.2, 0.1])
+    table = evaluation.rank_changes(gold, before, after)
+    assert list(table.columns) == ["row", "gold_rank", "before", "after", "change", "towards_gold"]
+    assert table["row"].tolist() == [0, 3, 1, 2]
+    assert table["gold_rank"].tolist() == [4, 3, 1, 2]
+    assert table["before"].tolist() == [1, 4, 2, 3]
+    assert table["after"].tolist() == [4, 1, 2.5, 2.5]
+    assert table["change"].tolist() == [3, -3, 0.5, -0.5]
+    assert table["towards_gold"].tolist() == [True, False, False, True]
