@@ -4,12 +4,13 @@
     python tools/soak.py --rounds 1 --kernels 4 --json soak.json  a look at it
 
 A round runs every notebook and every solution with its outputs compared, offline, with runs of its own. The record is
-written after each part; where it is there already, the tool goes on with what it lacks.
+written after each part; where it is there already, the tool goes on with what it lacks, also under another Python.
 """
 
 import argparse
 import concurrent.futures
 import os
+import platform
 import random
 import re
 import subprocess
@@ -77,7 +78,7 @@ def run_round(number: int, seed: int) -> dict:
     paths = [path.relative_to(ROOT).as_posix() for path in ROOT.glob("notebooks/**/[0-9][0-9]_*.ipynb")]
     paths = sorted(path for path in paths if ".ipynb_checkpoints" not in path)
     random.Random(f"{seed} {number}").shuffle(paths)
-    return {"first": paths[0], **run_pytest(paths)}
+    return {"python": platform.python_version(), "first": paths[0], **run_pytest(paths)}
 
 
 def run_pytest(arguments: list[str]) -> dict:
