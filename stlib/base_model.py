@@ -68,17 +68,22 @@ def check_files(folder: Path) -> None:
 
 @contextlib.contextmanager
 def quiet_loading():
-    """Hide the bars and notes of loading and saving weights, which say nothing for a model that takes a second."""
+    """Hide the bars and notes of loading and saving weights, which say nothing for a model that takes a second.
+
+    One note is of a buffer in the published file, ``position_ids``, that newer models make themselves (transformers 5.0).
+    """
     from transformers.utils import logging as transformers_logging
 
-    logger = logging.getLogger("sentence_transformers")
-    level, bars = logger.level, transformers_logging.is_progress_bar_enabled()
+    loggers = [logging.getLogger(name) for name in ("sentence_transformers", "transformers")]
+    levels, bars = [logger.level for logger in loggers], transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
-    logger.setLevel(logging.ERROR)
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
         if bars:
             transformers_logging.enable_progress_bar()
 
