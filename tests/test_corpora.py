@@ -107,7 +107,8 @@ def test_an_unreachable_hub_names_three_ways_out(monkeypatch):
 
     monkeypatch.setattr(corpora, "load_dataset", no_hub)
     with pytest.raises(
-        UsageError, match=r"could not be read from the hub .*connect to it, or set STLIB_DATA.*or use the profile mini"
+        UsageError,
+        match=r"could not be read from the hub \(offline\): connect to it, or set STLIB_DATA.*or use the profile mini",
     ):
         nli("train", Source("hub"))
 
@@ -142,6 +143,16 @@ def test_available_tasks_says_what_is_missing(data_folder):
     have, missing = corpora.available_tasks(("sts13-sts", "sts16-sts", "cr"), folder_source(data_folder))
     assert (have, missing) == (["sts13-sts", "cr"], ["sts16-sts"])
     assert corpora.splits_of("cr", folder_source(data_folder)) == ["train"]
+    assert corpora.available_tasks(("mpqa", "cr"), Source("hub")) == (["cr"], ["mpqa"])
+    assert corpora.available_tasks(("sts", "cr"), MINI) == (["sts"], ["cr"])
+
+
+def test_what_a_folder_has_is_named_by_split_not_by_file(data_folder):
+    with pytest.raises(UsageError, match=r"it has: test, train\)"):
+        nli("validation", folder_source(data_folder))
+    (data_folder / "snli" / "test.parquet").unlink()
+    with pytest.raises(UsageError, match=r"it has: train\)"):
+        nli("validation", folder_source(data_folder))
 
 
 def test_fingerprint_changes_with_one_character():

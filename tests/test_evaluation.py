@@ -44,6 +44,15 @@ def test_nli_scores_of_a_head_that_always_says_neutral(base):
     assert scores["macro_f1"] == pytest.approx(0.5 / 3)
 
 
+def test_a_label_that_never_occurs_keeps_its_row_and_column(base):
+    head = torch.nn.Linear(1152, 3)
+    head.bias.data = torch.tensor([0.0, 9.0, 0.0])
+    pairs = corpora.nli("test[:30]", MINI)
+    scores = evaluation.nli_scores(NLIClassifier(base, head), pairs.filter(lambda row: row["label"] < 2))
+    assert scores["confusion"].tolist() == [[0, 10, 0], [0, 10, 0], [0, 0, 0]]
+    assert scores["per_label"]["contradiction"] == 0
+
+
 def test_calibration_of_made_up_probabilities():
     """40 pairs at 0.9 of which 30 are right, 10 at 0.5 of which 5 are: off by 0.15 and by 0."""
     probabilities = np.array([[0.9, 0.1]] * 40 + [[0.5, 0.5]] * 10)
@@ -53,6 +62,14 @@ def test_calibration_of_made_up_probabilities():
     assert table["confidence"].tolist() == pytest.approx([0.5, 0.9])
     assert table["accuracy"].tolist() == pytest.approx([0.5, 0.75])
     assert evaluation.calibration_error(table) == pytest.approx(0.15 * 40 / 50)
+
+
+def test_calibration_asks_each_pair_for_its_own_label():
+    """The second pair is right, the third wrong; 0.62 and 0.68 share the bin from 0.6 to 0.7."""
+    table = evaluation.calibration(np.array([[0.62, 0.38], [0.32, 0.68], [0.1, 0.9]]), np.array([0, 1, 0]))
+    assert table.index.tolist() == [6, 9]
+    assert table["n"].tolist() == [2, 1]
+    assert table["accuracy"].tolist() == [1, 0]
 
 
 def test_probability_one_falls_into_the_last_bin():
@@ -78,6 +95,7 @@ def test_subsets_are_scored_apart_and_together(base, tmp_path):
     odd = corpora.sts("sts", "test", MINI).select(range(0, 210, 2))
     assert table["spearman"].iloc[1] == pytest.approx(evaluation.sts_scores(base, odd)[0]["spearman"])
     whole = evaluation.sts_table(base, ["sts"], MINI)
+    assert evaluation.sts_table(base, ["sts99-sts"], Source("folder", tmp_path))["subset"].tolist() == ["all"]
     assert table["spearman"].iloc[0] == pytest.approx(whole["spearman"].iloc[0])
 
 

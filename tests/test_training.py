@@ -235,6 +235,21 @@ def test_find_or_train_loads_what_fits_and_trains_what_does_not(monkeypatch, tmp
     assert find_or_train("trained_head").info["recipe"]["learning_rate"] < 1.0
 
 
+def test_find_or_train_trains_what_was_asked(monkeypatch, tmp_path):
+    for name, value in {"STLIB_RUNS": str(tmp_path), "STLIB_DATA": "mini", "STLIB_NLI_SPLIT": "train[:64]"}.items():
+        monkeypatch.setenv(name, value)
+    started = []
+    monkeypatch.setattr(
+        "stlib.training.start_run", lambda plan, out, resume: started.append((plan.settings, out, resume))
+    )
+    find_or_train()
+    find_or_train("card", "full")
+    (first, out, resume), (second, other, _) = started
+    assert (first["recipe"], first["profile"], out.name) == ("trained_head", "mini", "trained_head-mini-train_64")
+    assert (second["recipe"], second["profile"], other.name) == ("card", "full", "card-full-train_64")
+    assert not resume
+
+
 def test_run_folders_are_named_after_what_was_asked():
     assert default_folder(make_request("card", "mini", None, None, None, 42)).name == "card-mini"
     name = default_folder(make_request("card", "mini", None, "validation+test", 100, 7)).name
