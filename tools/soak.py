@@ -90,7 +90,8 @@ def run_pytest(arguments: list[str]) -> dict:
     counts = {word: int(count) for count, word in re.findall(r"(\d+) (passed|failed|error)", done.stdout)}
     result = {"green": done.returncode == 0, **counts, "seconds": round(time.perf_counter() - started)}
     if done.returncode:
-        result["failed_tests"] = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+        result["failed_tests"] = re.findall(r"^(?:FAILED|ERROR) (.+)", done.stdout, re.MULTILINE)
+        print(done.stdout, flush=True)  # why it failed
     return result
 
 
