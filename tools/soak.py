@@ -4,11 +4,13 @@
     python tools/soak.py --rounds 1 --kernels 4 --json soak.json  a look at it
 
 A round runs every notebook and every solution with its outputs compared, offline, with runs of its own. The record is
-written after each part; where it is there already, the tool goes on with what it lacks, also under another Python.
+written after each part; where it is there already, the tool goes on with what it lacks, also under another Python or with
+other versions of the libraries.
 """
 
 import argparse
 import concurrent.futures
+import importlib.metadata
 import os
 import platform
 import random
@@ -78,7 +80,8 @@ def run_round(number: int, seed: int) -> dict:
     paths = [path.relative_to(ROOT).as_posix() for path in ROOT.glob("notebooks/**/[0-9][0-9]_*.ipynb")]
     paths = sorted(path for path in paths if ".ipynb_checkpoints" not in path)
     random.Random(f"{seed} {number}").shuffle(paths)
-    return {"python": platform.python_version(), "first": paths[0], **run_pytest(paths)}
+    with_what = {"python": platform.python_version(), "transformers": importlib.metadata.version("transformers")}
+    return {**with_what, "first": paths[0], **run_pytest(paths)}
 
 
 def run_pytest(arguments: list[str]) -> dict:
