@@ -125,7 +125,29 @@ def test_sts_and_classification_from_mini_and_folder(data_folder):
             dataset = corpora.classification(task, split, MINI)
             assert len(dataset) == rows
             assert sorted(set(dataset["label"])) == list(range(classes))
+            assert dataset.column_names == ["text", "label", "label_text"]
     assert len(corpora.classification("cr", "train", folder_source(data_folder))) == 40
+
+
+@pytest.mark.parametrize(
+    ("score", "message"),
+    [
+        (float("nan"), "has no score in row 2"),
+        (5.5, r"has the score 5\.5 in row 2"),
+        (-1, "has the score -1.* in row 2"),
+    ],
+)
+def test_a_bad_score_is_named_with_its_task_and_row(data_folder, score, message):
+    pairs = pd.DataFrame({"sentence1": ["a", "b"], "sentence2": ["c", "d"], "score": [5, score]})
+    pairs.to_parquet(data_folder / "sts13-sts" / "test.parquet")
+    with pytest.raises(UsageError, match=f"the STS task 'sts13-sts' {message}: gold scores go from 0 to 5"):
+        corpora.sts("sts13-sts", "test", folder_source(data_folder))
+
+
+def test_a_bad_label_is_named_with_its_task_and_row(data_folder):
+    pd.DataFrame({"text": ["a", "b"], "label": [0, -2]}).to_parquet(data_folder / "cr" / "train.parquet")
+    with pytest.raises(UsageError, match="the task 'cr' has the label -2 in row 2: labels are whole numbers from 0"):
+        corpora.classification("cr", "train", folder_source(data_folder))
 
 
 def test_unknown_tasks_and_splits_are_refused(data_folder):

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -111,13 +113,24 @@ def test_a_suite_encodes_each_sentence_once_and_gives_the_same_rows(base, encode
     alone = evaluation.sts_scores(base, corpora.sts("sts", "test", MINI), "sts")[0]
     assert {**rows[0], "pearson": 0} == {**alone, "pearson": 0}
     assert rows[0]["pearson"] == pytest.approx(alone["pearson"], abs=1e-4)
+    assert json.loads(json.dumps(rows)) == rows  # no arrays
     assert rows[1]["accuracy"] == evaluation.nli_scores(classifier, corpora.nli("test", MINI))["accuracy"]
 
 
-def test_a_fresh_head_scores_a_model_without_one(base):
+def test_a_fresh_head_scores_a_model_without_one(base, encoded):
     (row,) = evaluation.suite(base, ["nli-probe"], MINI, nli_split="train[:600]")
+    assert len(encoded) == 1
+    assert len(encoded[0]) <= 2 * (600 + 3_000)  # the split that was asked for, and the test split
     assert (row["protocol"], row["n"]) == ("fresh head", 3_000)
     assert 45 < row["low"] < row["accuracy"] < row["high"] < 100
+
+
+def test_the_texts_of_a_task_come_from_the_source_that_was_asked(data_folder):
+    source = Source("folder", data_folder)
+    assert [len(column) for column in evaluation.columns_of("nli", source, "train")] == [60, 60]
+    assert [len(column) for column in evaluation.columns_of("nli-probe", source, "train[:30]")] == [30, 30, 60, 60]
+    assert evaluation.columns_of("sts13-sts", source, "train")[1] == ["a kitten", "a puppy", "a tax"]
+    assert [len(column) for column in evaluation.columns_of("cr", source, "train")] == [40]
 
 
 def test_a_suite_with_nli_needs_a_head(base):
