@@ -35,15 +35,16 @@ def prepare(alone: bool = False) -> None:
             not the course's own.
 
     Raises:
-        UsageError: packages are missing on a machine of your own, or could not be installed.
+        UsageError: packages are missing or too old on a machine of your own, or could not be installed.
     """
     host = next((name for variable, name in HOSTS.items() if os.environ.get(variable)), None)
     before, wanted = installed(), ranges(ROOT / "pyproject.toml")
     if host is None and not alone:
-        absent = [name for name in map(name_of, wanted) if name not in before]
-        if absent:
+        lacking = [name for name in map(name_of, wanted) if name not in before]
+        old = [text.split(",")[0] for text in wanted if is_too_old(text, before.get(name_of(text)))]
+        if lacking or old:
             raise UsageError(
-                f"{', '.join(absent)} is missing here: start the course with make lab, or as README.md says"
+                f"{', '.join(lacking + old)} is missing here: start the course with make lab, or as README.md says"
             )
         print("set-up: nothing to do, the course is installed here")
         return
@@ -77,6 +78,17 @@ def ranges(pyproject: Path) -> list[str]:
 def name_of(requirement: str) -> str:
     """``datasets`` of ``datasets>=4.0``."""
     return re.match(r"[\w.-]+", requirement)[0].lower()
+
+
+def is_too_old(requirement: str, version: str | None) -> bool:
+    """Whether ``version`` is below the lowest one that ``requirement`` (such as ``datasets>=4.0``) allows."""
+    lowest = re.search(r">=([\d.]+)", requirement)
+    return bool(lowest and version) and numbers(version) < numbers(lowest[1])
+
+
+def numbers(version: str) -> list[int]:
+    """``2.13.0+cpu`` as [2, 13, 0]."""
+    return [int(part) for part in re.match(r"\d+(\.\d+)*", version)[0].split(".")]
 
 
 def install(requirements: list[str], kept: dict[str, str]) -> None:

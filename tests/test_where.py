@@ -62,6 +62,28 @@ def test_a_checkout_without_its_packages_says_so(monkeypatch):
         where.prepare()
 
 
+def test_a_package_that_is_too_old_is_named(monkeypatch):
+    there = where.installed()
+    monkeypatch.setattr(where, "installed", lambda: {**there, "sentence-transformers": "6.1.0"})
+    with pytest.raises(UsageError, match=r"^sentence-transformers>=6\.2 is missing here: start the course"):
+        where.prepare()
+
+
+@pytest.mark.parametrize(
+    ("requirement", "version", "old"),
+    [
+        ("torch>=2.6", "2.13.0+cpu", False),
+        ("torch>=2.6", "2.5.1", True),
+        ("datasets>=4.1", "4", True),
+        ("datasets>=4.0", "4.0.0", False),
+        ("gt==0.1.0", "0.0.9", False),
+        ("torch>=2.6", None, False),
+    ],
+)
+def test_versions_are_compared_as_numbers(requirement, version, old):
+    assert where.is_too_old(requirement, version) == old
+
+
 def test_what_cannot_be_installed_is_one_sentence():
     with pytest.raises(UsageError, match=r"pip could not install what the course needs: .*torch") as caught:
         where.install(["torch>=999"], {"torch": importlib.metadata.version("torch")})
