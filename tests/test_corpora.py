@@ -144,6 +144,14 @@ def test_a_bad_score_is_named_with_its_task_and_row(data_folder, score, message)
         corpora.sts("sts13-sts", "test", folder_source(data_folder))
 
 
+def test_a_missing_column_is_named_with_its_task_and_folder(data_folder):
+    pd.DataFrame({"sentence": ["a"], "label": [0]}).to_parquet(data_folder / "cr" / "train.parquet")
+    with pytest.raises(
+        UsageError, match=rf"^cr from folder {data_folder.name} has no column 'text' \(it has: sentence, label"
+    ):
+        corpora.classification("cr", "train", folder_source(data_folder))
+
+
 def test_a_bad_label_is_named_with_its_task_and_row(data_folder):
     pd.DataFrame({"text": ["a", "b"], "label": [0, -2]}).to_parquet(data_folder / "cr" / "train.parquet")
     with pytest.raises(UsageError, match="the task 'cr' has the label -2 in row 2: labels are whole numbers from 0"):

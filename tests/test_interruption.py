@@ -114,6 +114,20 @@ def test_a_half_written_checkpoint_is_passed_over(tmp_path, tiny_run, monkeypatc
     assert all(torch.equal(tensor, weights(tiny_run.folder)[name]) for name, tensor in weights(run.folder).items())
 
 
+def test_the_last_checkpoint_is_the_one_with_the_most_steps(tmp_path):
+    """By number, not by name: checkpoint-500 comes after checkpoint-1000 in a list of names."""
+    settings = {"recipe": "card", "processes": 1}
+    for step in (500, 1_000):
+        folder = tmp_path / "checkpoints" / f"checkpoint-{step}"
+        folder.mkdir(parents=True)
+        (folder / "trainer_state.json").write_text("{}", encoding="utf-8")
+        (folder / "rng_state.pth").touch()
+    (tmp_path / "unfinished.json").write_text(json.dumps(settings), encoding="utf-8")
+    assert last_checkpoint(tmp_path, settings) == str(tmp_path / "checkpoints" / "checkpoint-1000")
+    with pytest.raises(UsageError, match="was started with recipe card, not ranking: resume it with the same settings"):
+        last_checkpoint(tmp_path, {**settings, "recipe": "ranking"})
+
+
 def test_a_run_killed_before_its_first_checkpoint_starts_again(tmp_path, tiny_run, monkeypatch, capsys):
     out = tmp_path / "run"
     interrupted(monkeypatch, out, at_step=1, **OPTIONS)

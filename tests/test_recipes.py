@@ -75,6 +75,7 @@ def test_parameter_groups_by_name(base):
     assert all("bias" not in names[id(p)] and "LayerNorm" not in names[id(p)] for p in decayed["params"])
     assert all("bias" in names[id(p)] or "LayerNorm" in names[id(p)] for p in exempt["params"])
     assert len(decayed["params"]) + len(exempt["params"]) == len(names)
+    assert [group["name"] for group in (decayed, exempt, head_group)] == ["encoder", "encoder, no decay", "head"]
     assert [group["weight_decay"] for group in (decayed, exempt, head_group)] == [0.01, 0.0, 0.0]
     assert {id(p) for p in head_group["params"]} == {id(p) for p in head.parameters()}
     assert len(parameter_groups(CARD, base, head)) == 2
@@ -92,6 +93,7 @@ def test_a_short_run_gets_its_own_schedule():
     short = CARD.fitted_to(400, 15)
     assert (short.warmup_steps, short.schedule_steps, short.learning_rate) == (40, 400, 3e-4)
     assert short.dropout == CARD.dropout
+    assert (TRAINED_HEAD.dropout, TRAINED_HEAD.fitted_to(400, 15).dropout) == (0.1, 0.0)
     assert CARD_AS_PRINTED.fitted_to(400, 15).warmup_steps == 0
 
 
