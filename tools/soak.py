@@ -37,7 +37,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, required=True)
     options = parser.parse_args()
-    from stlib.profiles import describe_device
+    from stlib.corpora import Source, fingerprint, nli
+    from stlib.profiles import describe_device, get_profile
     from stlib.runs import read_json, versions, write_json
 
     record = {
@@ -48,6 +49,7 @@ def main() -> int:
         "hardware": describe_device(),
         "memory_mb": psutil.virtual_memory().total // 2**20,
         "versions": versions(),
+        "data_fingerprint": fingerprint(nli(get_profile("mini").train_split, Source("mini"))),
         "kernels": [],
         "rounds": [],
         "tests": [],
