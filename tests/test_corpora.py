@@ -83,6 +83,13 @@ def test_bad_nli_rows_are_refused(rows, message):
         corpora.clean_nli(Dataset.from_dict(rows), "the test folder")
 
 
+def test_a_bad_label_is_named_with_its_folder(data_folder):
+    rows = Dataset.from_dict({"premise": ["a", "b"], "hypothesis": ["c", "d"], "label": [0, 7]})
+    rows.to_parquet(str(data_folder / "snli" / "test.parquet"))
+    with pytest.raises(UsageError, match=r"^folder .*snli has the label 7 in row 2: NLI labels are 0, 1 and 2"):
+        nli("test", folder_source(data_folder))
+
+
 def test_a_broken_parquet_file_is_named(data_folder):
     (data_folder / "sts13-sts" / "test.parquet").write_bytes(b"PAR1 not really")
     with pytest.raises(UsageError, match="sts13-sts could not be read"):
@@ -138,8 +145,8 @@ def test_sts_and_classification_from_mini_and_folder(data_folder):
     ],
 )
 def test_a_bad_score_is_named_with_its_task_and_row(data_folder, score, message):
-    pairs = pd.DataFrame({"sentence1": ["a", "b"], "sentence2": ["c", "d"], "score": [5, score]})
-    pairs.to_parquet(data_folder / "sts13-sts" / "test.parquet")
+    pairs = Dataset.from_dict({"sentence1": ["a", "b"], "sentence2": ["c", "d"], "score": [5.0, score]})
+    pairs.to_parquet(str(data_folder / "sts13-sts" / "test.parquet"))  # NaN stays NaN; pandas would write null
     with pytest.raises(UsageError, match=f"the STS task 'sts13-sts' {message}: gold scores go from 0 to 5"):
         corpora.sts("sts13-sts", "test", folder_source(data_folder))
 
@@ -152,9 +159,14 @@ def test_a_missing_column_is_named_with_its_task_and_folder(data_folder):
         corpora.classification("cr", "train", folder_source(data_folder))
 
 
-def test_a_bad_label_is_named_with_its_task_and_row(data_folder):
-    pd.DataFrame({"text": ["a", "b"], "label": [0, -2]}).to_parquet(data_folder / "cr" / "train.parquet")
-    with pytest.raises(UsageError, match="the task 'cr' has the label -2 in row 2: labels are whole numbers from 0"):
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [([0, -2], "has the label -2 in row 2"), ([0.0, float("nan")], "has no label in row 2")],
+)
+def test_a_bad_label_is_named_with_its_task_and_row(data_folder, labels, message):
+    rows = Dataset.from_dict({"text": ["a", "b"], "label": labels})
+    rows.to_parquet(str(data_folder / "cr" / "train.parquet"))
+    with pytest.raises(UsageError, match=f"the task 'cr' {message}: labels are whole numbers from 0"):
         corpora.classification("cr", "train", folder_source(data_folder))
 
 
