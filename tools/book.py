@@ -102,7 +102,7 @@ def contents() -> str:
     parts = {
         "Notebooks": [f"{path.name[:2]} {title(path)} <notebooks/{path.stem}>" for path in course_notebooks()],
         "Solutions": [f"Solutions {path.name[:2]} <notebooks/solutions/{path.stem}>" for path in solution_notebooks()],
-        "More": ["notebooks/glossary", "CONTRIBUTING", "CHANGELOG", "docs/licences"],
+        "More": ["notebooks/glossary", "CONTRIBUTING", "CHANGELOG", "docs/tests", "docs/licences"],
     }
     return "\n".join(
         "\n".join(["```{toctree}", ":hidden:", f":caption: {caption}", "", *pages, "```", ""])

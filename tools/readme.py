@@ -174,7 +174,32 @@ def speed() -> str:
     return table([*columns, "peak memory (MB)", "loss gap"], rows)
 
 
+def soak() -> str:
+    """What the record of the soak says, in sentences."""
+    from stlib import records
+
+    record = records.load("soak")
+    rounds = pd.DataFrame(record["rounds"])
+    green = int(rounds["green"].sum())
+    by_python = ", ".join(
+        f"{len(group)} with Python {python} and transformers {transformers}"
+        for (python, transformers), group in rounds.groupby(["python", "transformers"])
+    )
+    kernels = "; ".join(
+        f"{found['kernels']} kernels, {found['at_once']} at a time: {'no error' if found['green'] else 'ERRORS'}, "
+        f"{found['peak_memory_mb']:,} MB at most"
+        for found in record["kernels"]
+    )
+    killed = "the same bits" if all(found["green"] for found in record["tests"]) else "NOT the same bits"
+    return (
+        f"The soak ([record](stlib/records/soak.json)). All notebooks and solutions in random order, outputs compared: "
+        f"{green} green of {len(rounds)} rounds in a row ({by_python}). Notebook 01 in many kernels: {kernels}, on a "
+        f"machine with {record['memory_mb']:,} MB. Twenty runs killed at random moments and resumed: {killed}."
+    )
+
+
 BLOCKS = {
+    "soak": soak,
     "badges": badges,
     "course-map": course_map,
     "contest": contest,
