@@ -190,10 +190,11 @@ def soak() -> str:
         f"{found['peak_memory_mb']:,} MB at most"
         for found in record["kernels"]
     )
+    aim = "" if len(rounds) >= 20 else " so far (twenty are the aim)"
     killed = "the same bits" if all(found["green"] for found in record["tests"]) else "NOT the same bits"
     return (
         f"The soak ([record](stlib/records/soak.json)). All notebooks and solutions in random order, outputs compared: "
-        f"{green} green of {len(rounds)} rounds in a row ({by_python}). Notebook 01 in many kernels: {kernels}, on a "
+        f"{green} green of {len(rounds)} rounds in a row{aim}: {by_python}. Notebook 01 in many kernels: {kernels}, on a "
         f"machine with {record['memory_mb']:,} MB. Twenty runs killed at random moments and resumed: {killed}."
     )
 
