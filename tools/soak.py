@@ -10,9 +10,7 @@ other versions of the libraries.
 
 import argparse
 import concurrent.futures
-import importlib.metadata
 import os
-import platform
 import random
 import re
 import subprocess
@@ -26,7 +24,10 @@ import nbformat
 import psutil
 from nbclient import NotebookClient
 
+from notebooks import course_notebooks, solution_notebooks
+
 ROOT = Path(__file__).resolve().parents[1]
+PARTS = ("kernels", "rounds", "tests")
 
 
 def main() -> int:
@@ -50,18 +51,16 @@ def main() -> int:
         "memory_mb": psutil.virtual_memory().total // 2**20,
         "versions": versions(),
         "data_fingerprint": fingerprint(nli(get_profile("mini").train_split, Source("mini"))),
-        "kernels": [],
-        "rounds": [],
-        "tests": [],
+        **{part: [] for part in PARTS},
     }
     if options.json.exists():
-        record |= {part: read_json(options.json).get(part, []) for part in ("kernels", "rounds", "tests")}
+        record |= {part: read_json(options.json).get(part, []) for part in PARTS}
     while (result := next_result(record, options)) is not None:
         part, found = result
         record[part].append(found)
         print(part, len(record[part]), found, flush=True)
         write_json(options.json, record)
-    return 0 if all(found["green"] for part in ("kernels", "rounds", "tests") for found in record[part]) else 1
+    return 0 if all(found["green"] for part in PARTS for found in record[part]) else 1
 
 
 def next_result(record: dict, options: argparse.Namespace) -> tuple[str, dict] | None:
@@ -79,10 +78,11 @@ def next_result(record: dict, options: argparse.Namespace) -> tuple[str, dict] |
 
 def run_round(number: int, seed: int) -> dict:
     """All notebooks once, in an order that the number of the round decides."""
-    paths = [path.relative_to(ROOT).as_posix() for path in ROOT.glob("notebooks/**/[0-9][0-9]_*.ipynb")]
-    paths = sorted(path for path in paths if ".ipynb_checkpoints" not in path)
+    from stlib.runs import versions
+
+    paths = sorted(path.relative_to(ROOT).as_posix() for path in [*course_notebooks(), *solution_notebooks()])
     random.Random(f"{seed} {number}").shuffle(paths)
-    with_what = {"python": platform.python_version(), "transformers": importlib.metadata.version("transformers")}
+    with_what = {name: version for name, version in versions().items() if name in ("python", "transformers")}
     return {**with_what, "first": paths[0], **run_pytest(paths)}
 
 
