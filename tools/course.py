@@ -18,6 +18,8 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from tqdm import tqdm
 
+from notebooks import course_notebooks
+
 ROOT = Path(__file__).resolve().parents[1]
 CORE = ("01", "02", "03", "04", "05", "06")
 
@@ -36,7 +38,7 @@ def main() -> int:
     out = runs_folder() / "course"
     (out / "figures").mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
-    for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")):
+    for path in course_notebooks():
         if path.name[:2] in CORE and not run_notebook(path, out):
             return 1
     print(f"\ncourse finished in {(time.perf_counter() - started) / 60:.1f} minutes\n")
