@@ -12,6 +12,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 COURSE = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+TABLE_HEAD = re.compile(r"^(\|.*\|)\n\|[ :|-]+\|$", re.MULTILINE)
 MUTES = re.compile(r"^# NBVAL_(IGNORE_OUTPUT|SKIP|RAISES_EXCEPTION)$", re.MULTILINE)
 LONGEST_CELL = 25
 CLOSING = ("## Check yourself", "## Quiz", "## Exercises", "## In practice", "## What to read")
@@ -180,8 +182,19 @@ def test_sentences_are_short(path):
     assert max(lengths) <= 45
 
 
+def test_every_column_of_a_table_has_a_name():
+    """A screen reader reads a column's name before each cell of it."""
+    texts = {path: path.read_text(encoding="utf-8") for path in PAGES} | {
+        path: prose(path) for path in COURSE + SOLUTIONS
+    }
+    tables = [(path.name, head) for path, text in texts.items() for head in TABLE_HEAD.findall(text)]
+    assert len(tables) > 10
+    for name, head in tables:
+        assert all(cell.strip() for cell in head.strip().strip("|").split("|")), f"{name}: {head}"
+
+
 def test_links_between_files_lead_somewhere():
-    for path in [*COURSE, *SOLUTIONS, ROOT / "README.md"]:
+    for path in [*COURSE, *SOLUTIONS, *PAGES]:
         text = path.read_text(encoding="utf-8")
         for target in re.findall(r"\]\(((?!http|#|mailto)[^)\s\\]+)\)", text):
             assert (path.parent / target.split("#")[0]).exists(), f"{path.name}: {target}"
