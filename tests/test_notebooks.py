@@ -200,6 +200,14 @@ def test_links_between_files_lead_somewhere():
             assert (path.parent / target.split("#")[0]).exists(), f"{path.name}: {target}"
 
 
+def test_every_test_that_the_readme_names_is_there():
+    named = re.findall(r"`(test_\w+\.py)(?:::(test_\w+))?`", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert len(named) > 10
+    for file, test in named:
+        text = (ROOT / "tests" / file).read_text(encoding="utf-8")
+        assert not test or f"def {test}(" in text, f"{file}::{test}"
+
+
 @pytest.mark.parametrize("tool", ["notebooks.py", "readme.py"])
 def test_what_is_generated_is_up_to_date(tool):
     """Badges, set-up cells, folded solutions and navigation; the README's tables and environment.yml."""
