@@ -5,7 +5,7 @@ import itertools
 import os
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -16,7 +16,15 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from datasets import Dataset, Features, Value, disable_progress_bars, enable_progress_bars, load_dataset
+from datasets import (
+    Dataset,
+    Features,
+    Value,
+    disable_progress_bars,
+    enable_progress_bars,
+    get_dataset_split_names,
+    load_dataset,
+)
 from datasets.utils import are_progress_bars_disabled
 
 from stlib.errors import UsageError
@@ -259,12 +267,17 @@ def read_table(
     return dataset.select_columns([*columns, *(name for name in more if name in dataset.column_names)])
 
 
-def read_mini_table(task: str, split: str, tasks: Sequence[str]) -> Dataset:
+def mini_table(task: str, tasks: Sequence[str]) -> pd.DataFrame:
+    """All splits of a mini task, which must be one of ``tasks``."""
     if task not in tasks:
         raise UsageError(
             f"there is no mini task {task!r}: choose one of {', '.join(tasks)}, or name a data folder or the hub"
         )
-    table = pd.read_csv(files("stlib.mini") / f"{task}.csv", encoding="utf-8")
+    return pd.read_csv(files("stlib.mini") / f"{task}.csv", encoding="utf-8")
+
+
+def read_mini_table(task: str, split: str, tasks: Sequence[str]) -> Dataset:
+    table = mini_table(task, tasks)
     rows = table[table["split"] == split].drop(columns="split")
     if rows.empty:
         raise UsageError(
@@ -280,19 +293,27 @@ def available_tasks(tasks: tuple[str, ...], source: Source) -> tuple[list[str], 
     elif source.kind == "hub":
         have = {task for task, hub_id in HUB_IDS.items() if hub_id}
     else:
-        have = {path.name for path in source.folder.iterdir() if any(path.glob("*.parquet"))}
+        have = {path.name for path in source.folder.iterdir() if splits_in(path)}
     return [task for task in tasks if task in have], [task for task in tasks if task not in have]
 
 
 def splits_of(task: str, source: Source) -> list[str]:
-    """The splits that a task has in ``source``."""
+    """The splits that a task has in ``source``. Raises UsageError where it does not have the task."""
     if source.kind == "mini":
-        return sorted(pd.read_csv(files("stlib.mini") / f"{task}.csv")["split"].unique())
+        return sorted(mini_table(task, MINI_STS + MINI_CLASSIFICATION)["split"].unique())
     if source.kind == "folder":
-        return sorted({path.stem.split("-")[0] for path in (source.folder / task).glob("*.parquet")})
-    from datasets import get_dataset_split_names
+        splits = splits_in(source.folder / task)
+        if not splits:
+            raise UsageError(
+                f"folder {source.folder / task} has no parquet file: add one for each split, or use the hub"
+            )
+        return splits
+    return ask_hub(get_dataset_split_names, task)
 
-    return get_dataset_split_names(HUB_IDS[task])
+
+def splits_in(folder: Path) -> list[str]:
+    """The splits whose parquet files lie in ``folder``, in our layout or the hub's."""
+    return sorted({path.stem.split("-")[0] for path in folder.glob("**/*.parquet")})
 
 
 @contextlib.contextmanager
@@ -323,13 +344,18 @@ def read(source: Source, task: str, split: str) -> Dataset:
     """One task from a folder (``TASK/SPLIT.parquet`` or the hub's ``TASK/data/SPLIT-….parquet``) or from the hub."""
     if source.kind == "folder":
         return read_folder(source.folder / ("snli" if task == "nli" else task), split)
+    return ask_hub(load_dataset, task, split=split)
+
+
+def ask_hub(question: Callable, task: str, **arguments):
+    """``question(HUB_ID, …)`` of the datasets library. Raises UsageError where the hub lacks the task or cannot be reached."""
     hub_id = HUB_IDS.get(task)
     if hub_id is None:
         raise UsageError(
             f"there is no hub id for the task {task!r}: put it into a data folder and name that with STLIB_DATA or --data"
         )
     try:
-        return load_dataset(hub_id, split=split)
+        return question(hub_id, **arguments)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UsageError(
@@ -344,7 +370,7 @@ def read_folder(folder: Path, split: str) -> Dataset:
     paths = {name: sorted([*folder.glob(f"{name}.parquet"), *folder.glob(f"**/{name}-*.parquet")]) for name in wanted}
     for name, found in paths.items():
         if not found:
-            have = sorted({path.stem.split("-")[0] for path in folder.glob("**/*.parquet")})
+            have = splits_in(folder)
             way_out = (
                 "set STLIB_NLI_SPLIT or --nli-split to one of these"
                 if folder.name == "snli"

@@ -1,6 +1,5 @@
 """Training: one recipe, one profile, one run folder."""
 
-import functools
 import json
 import math
 import os
@@ -136,6 +135,7 @@ class Plan:
         settings: what must be the same for a run to be resumed; also the first part of ``run.json``.
         recipe: as it will run, fitted to a short run where ``fitted`` is True.
         start: the run or model folder to train on, or None for the base model.
+        split: the name of the rows to train on.
         dataset: the rows to train on.
         total_steps: of the whole schedule.
         last_step: where this run stops.
@@ -147,6 +147,7 @@ class Plan:
     recipe: Recipe
     fitted: bool
     start: str | Path | None
+    split: str
     dataset: Dataset
     batch_size: int
     epochs: int
@@ -173,7 +174,11 @@ def make_plan(recipe, profile, data, nli_split, max_steps, seed, log_every, engi
         find_model_folder(start)
     if log_every is not None and log_every < 1:
         raise UsageError(f"log_every is {log_every}: choose a number of steps above zero")
-    dataset = load_rows(asked, request, data, batch_size)
+    if nli_split and asked.data != "nli":
+        raise UsageError(f"the recipe {asked.name} trains on pairs of {asked.data}: leave nli_split (--nli-split) out")
+    source = corpora.get_source(data, chosen)
+    split = training_split(asked, request["nli_split"], source)
+    dataset = load_rows(asked, split, source, batch_size)
     epochs = count_epochs(asked, chosen)
     total_steps = epochs * steps_an_epoch(len(dataset), batch_size, processes())
     last_step = min(request["max_steps"] or total_steps, total_steps)
@@ -191,6 +196,7 @@ def make_plan(recipe, profile, data, nli_split, max_steps, seed, log_every, engi
         fitted,
         fitted != asked,
         start,
+        split,
         dataset,
         batch_size,
         epochs,
@@ -333,10 +339,10 @@ def fits(run: Run, request: dict) -> bool:
 
 def check_data() -> None:
     """Raise UsageError where the training or the test pairs of the chosen profile cannot be had; costs no training."""
-    request = make_request("trained_head", None, None, None, None, SEED)
     profile = get_profile()
-    load_rows(get_recipe("trained_head"), request, None, profile.batch_size)
-    corpora.nli("test", corpora.get_source(None, profile))
+    source = corpora.get_source(None, profile)
+    load_rows(get_recipe("trained_head"), corpora.train_split(profile), source, profile.batch_size)
+    corpora.nli("test", source)
 
 
 def make_request(recipe, profile, data, nli_split, max_steps, seed, start=None) -> dict:
@@ -356,15 +362,22 @@ def make_request(recipe, profile, data, nli_split, max_steps, seed, start=None) 
     }
 
 
-def load_rows(recipe: Recipe, request: dict, data, batch_size: int) -> Dataset:
-    """The rows to train on. Raises UsageError where they do not fill one batch."""
-    source = corpora.get_source(data, get_profile(request["profile"]))
+def training_split(recipe: Recipe, nli_split: str, source: corpora.Source) -> str:
+    """The split that the recipe trains on: of NLI pairs the one asked for, of an STS task its own.
+
+    The mini STS task has no training split: its validation pairs are free to train on.
+    """
     if recipe.data == "nli":
-        split, read = request["nli_split"], functools.partial(corpora.nli, source=source)
-    else:  # the mini STS task has no train split: its validation pairs are free to train on
-        split = "train" if "train" in corpora.splits_of(recipe.data, source) else "validation"
-        read = functools.partial(sts_without_test, recipe.data, source)
-    pairs = read(split)
+        return nli_split
+    return "train" if "train" in corpora.splits_of(recipe.data, source) else "validation"
+
+
+def load_rows(recipe: Recipe, split: str, source: corpora.Source, batch_size: int) -> Dataset:
+    """The rows to train on. Raises UsageError where they do not fill one batch, or have one label only."""
+    if recipe.data == "nli":
+        pairs = corpora.nli(split, source)
+    else:
+        pairs = sts_without_test(recipe.data, split, source)
     rows = training_rows(recipe, pairs)
     if len(rows) < batch_size:
         raise UsageError(
@@ -377,7 +390,7 @@ def load_rows(recipe: Recipe, request: dict, data, batch_size: int) -> Dataset:
     return rows
 
 
-def sts_without_test(task: str, source: corpora.Source, split: str) -> Dataset:
+def sts_without_test(task: str, split: str, source: corpora.Source) -> Dataset:
     """The pairs of one split, without those that are in the task's test split too (17 of STS-B's training pairs)."""
     pairs, test = corpora.sts(task, split, source), corpora.sts(task, "test", source)
     return pairs.select(np.flatnonzero(corpora.unseen(pairs.to_pandas(), test.to_pandas())))
@@ -471,7 +484,7 @@ def describe(plan: Plan) -> str:
     as_pairs = round(plan.last_step * plan.batch_size * columns / 64)  # steps of 32 pairs that encode as many sentences
     expected = expected_time(as_pairs, engine, precision) if plan.device == "cpu" else plan.time_gpu
     scaled = " (schedule and rate fitted to this short run)" if plan.fitted else ""
-    split = settings["nli_split"] if recipe.data == "nli" else f"{recipe.data} train"
+    split = plan.split if recipe.data == "nli" else f"{recipe.data} {plan.split}"
     kind = "triplets" if recipe.loss == "mnrl" else "pairs"
     return (
         f"training {recipe.name}, profile {settings['profile']}: {len(plan.dataset):,} {kind} of {split} from {settings['source']}, "

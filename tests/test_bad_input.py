@@ -185,6 +185,8 @@ NAMES = {
     "engine": (["train", "--engine", "fast"], "no engine 'fast'"),
     "split": (["train", "--nli-split", "dev"], "no split 'dev'"),
     "split syntax": (["train", "--nli-split", "train[:x]"], "no split 'train[:x]'"),
+    "recipe without its pairs": (["train", "--recipe", "sts_stage"], "no mini task 'stsbenchmark-sts'"),
+    "NLI split for STS pairs": (["train", "--recipe", "sts_stage", "--nli-split", "test"], "leave nli_split"),
     "data": (["train", "--data", "nowhere_at_all"], "does not exist"),
     "start": (["train", "--start", "nowhere_at_all"], "does not exist"),
     "no steps": (["train", "--max-steps", "0"], "above zero"),

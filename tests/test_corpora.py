@@ -108,11 +108,20 @@ def test_the_hub_is_asked_for_the_looked_up_id(monkeypatch):
     assert asked == [("stanfordnlp/snli", "train[:2]")]
 
 
+def test_the_hub_is_asked_for_its_splits(monkeypatch):
+    splits = {"SetFit/SentEval-CR": ["test", "train"]}
+    monkeypatch.setattr(corpora, "get_dataset_split_names", splits.get)
+    assert corpora.splits_of("cr", Source("hub")) == ["test", "train"]
+
+
 def test_an_unreachable_hub_names_three_ways_out(monkeypatch):
-    def no_hub(hub_id, split):
+    def no_hub(hub_id, split=None):
         raise ConnectionError("offline")
 
     monkeypatch.setattr(corpora, "load_dataset", no_hub)
+    monkeypatch.setattr(corpora, "get_dataset_split_names", no_hub)
+    with pytest.raises(UsageError, match=r"mteb/banking77 could not be read from the hub \(offline\)"):
+        corpora.splits_of("banking77", Source("hub"))
     with pytest.raises(
         UsageError,
         match=r"could not be read from the hub \(offline\): connect to it, or set STLIB_DATA.*or use the profile mini",
@@ -177,6 +186,13 @@ def test_unknown_tasks_and_splits_are_refused(data_folder):
         corpora.sts("sts", "train", MINI)
     with pytest.raises(UsageError, match=r"no file test\.parquet"):
         corpora.classification("cr", "test", folder_source(data_folder))
+    for source, message in [
+        (Source("hub"), "no hub id"),
+        (MINI, "no mini task"),
+        (folder_source(data_folder), "no parq"),
+    ]:
+        with pytest.raises(UsageError, match=message):
+            corpora.splits_of("mpqa", source)
     with pytest.raises(UsageError, match="no hub id for the task 'mpqa'"):
         corpora.classification("mpqa", "train", Source("hub"))
 
@@ -184,6 +200,11 @@ def test_unknown_tasks_and_splits_are_refused(data_folder):
 def test_available_tasks_says_what_is_missing(data_folder):
     have, missing = corpora.available_tasks(("sts13-sts", "sts16-sts", "cr"), folder_source(data_folder))
     assert (have, missing) == (["sts13-sts", "cr"], ["sts16-sts"])
+    assert corpora.splits_of("cr", folder_source(data_folder)) == ["train"]
+    hubs_layout = data_folder / "cr" / "data" / "train-00000-of-00001.parquet"
+    hubs_layout.parent.mkdir()
+    (data_folder / "cr" / "train.parquet").rename(hubs_layout)
+    assert corpora.available_tasks(("cr",), folder_source(data_folder)) == (["cr"], [])
     assert corpora.splits_of("cr", folder_source(data_folder)) == ["train"]
     assert corpora.available_tasks(("mpqa", "cr"), Source("hub")) == (["cr"], ["mpqa"])
     assert corpora.available_tasks(("sts", "cr"), MINI) == (["sts"], ["cr"])

@@ -61,6 +61,12 @@ def test_sts_scores_are_scaled_to_one():
     assert 0.9 < max(rows["label"]) <= 1
 
 
+def test_what_is_trained_on_is_named(tmp_path, capsys):
+    """The mini STS task has no training split, and the line before the run says so."""
+    train(recipe("cosine", data="sts", batch_size=8), "mini", out=tmp_path / "run", max_steps=1)
+    assert "pairs of sts validation from mini corpora, 1 steps of 8" in capsys.readouterr().out
+
+
 def test_the_head_is_frozen_or_enlarged():
     head = torch.nn.Linear(1152, 3)
     before = head.weight.detach().clone()
