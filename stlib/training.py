@@ -214,68 +214,73 @@ def is_first_process() -> bool:
 
 def carry_out(plan: Plan, out: Path, resume: bool) -> Run:
     """Train what was planned, and write the run folder."""
-    recipe, settings, device = plan.recipe, plan.settings, plan.device
-    checkpoint = last_checkpoint(out, settings) if resume else None
-    # Checkpoints fall on rows of the log, so that the first row after a resumed one averages over all of its steps.
-    log_every = settings["log_every"]
-    save_every = max(1, min(1_000, plan.last_step // 2) // log_every) * log_every
-    seed = settings["seed"]
+    checkpoint = last_checkpoint(out, plan.settings) if resume else None
     if is_first_process():
         print(describe(plan))
         with writing(out):
             out.mkdir(parents=True, exist_ok=True)
-            write_json(out / "unfinished.json", settings)
-    args = training_arguments(
-        out / "checkpoints", plan.batch_size, recipe, plan.epochs, seed, log_every, save_every, device
-    )
-
-    hide_card_bar()
-    set_seed(seed)
-    model = prepare_encoder(recipe, load_start(plan.start, device))
-    loss = make_loss(recipe, model)
-    describe_model(model, settings["source"], recipe.data)
-    head = head_of(loss)
-    first_head = head.weight.detach().clone() if head is not None else None
-    torch.manual_seed(seed + args.process_index)  # from here on: dropout, which differs between processes
+            write_json(out / "unfinished.json", plan.settings)
     started = time.perf_counter()
+    trainer = prepare(plan, out)
+    head = head_of(trainer.loss)
+    first_head = head.weight.detach().clone() if head is not None else None
     with writing(out):
-        trainer = make_trainer(
-            loss,
-            plan.dataset,
-            args,
-            recipe,
-            plan.total_steps,
-            plan.last_step,
-            settings["engine"],
-            runs_folder() / "tokens",
-        )
         if checkpoint is not None and step_of(checkpoint) >= plan.last_step:  # interrupted while its end was written
             trainer.load_whole(checkpoint)
         else:
             trainer.train(resume_from_checkpoint=checkpoint)
-    seconds = time.perf_counter() - started
-
     info = {
-        **settings,
-        "recipe": recipe.to_dict(),
-        "rows": len(plan.dataset),
-        "steps": trainer.state.global_step,
-        "total_steps": plan.total_steps,
-        "epochs": plan.epochs,
-        "batch_size": plan.batch_size,
-        "difference_between_processes": difference_between_processes([*model.parameters(), *loss.parameters()]),
-        "hardware": describe_device(),
-        "seconds": round(seconds, 1),
+        **facts(plan, trainer),
+        "seconds": round(time.perf_counter() - started, 1),
         "resumed_at_step": step_of(checkpoint) if checkpoint else 0,  # the seconds are those since then
-        "peak_memory_mb": peak_memory_mb(device),
         "head_moved": None if head is None else round(float((head.weight.detach() - first_head).norm()), 6),
-        "versions": versions(),
     }
     if is_first_process():
         with writing(out):
             finish(out, trainer, info)
     trainer.accelerator.wait_for_everyone()
     return Run.load(out)
+
+
+def prepare(plan: Plan, out: Path) -> NLITrainer:
+    """The trainer of the run, with its encoder and head as they are before the first step."""
+    recipe, settings = plan.recipe, plan.settings
+    # Checkpoints fall on rows of the log, so that the first row after a resumed one averages over all of its steps.
+    log_every = settings["log_every"]
+    save_every = max(1, min(1_000, plan.last_step // 2) // log_every) * log_every
+    args = training_arguments(
+        out / "checkpoints", plan.batch_size, recipe, plan.epochs, settings["seed"], log_every, save_every, plan.device
+    )
+    hide_card_bar()
+    set_seed(settings["seed"])
+    model = prepare_encoder(recipe, load_start(plan.start, plan.device))
+    loss = make_loss(recipe, model)
+    describe_model(model, settings["source"], recipe.data)
+    torch.manual_seed(settings["seed"] + args.process_index)  # from here on: dropout, which differs between processes
+    tokens = runs_folder() / "tokens"
+    with writing(out):
+        return make_trainer(
+            loss, plan.dataset, args, recipe, plan.total_steps, plan.last_step, settings["engine"], tokens
+        )  # fmt: skip
+
+
+def facts(plan: Plan, trainer: NLITrainer) -> dict:
+    """What ``run.json`` keeps of a run that has ended: its settings, its size and where it ran."""
+    return {
+        **plan.settings,
+        "recipe": plan.recipe.to_dict(),
+        "rows": len(plan.dataset),
+        "steps": trainer.state.global_step,
+        "total_steps": plan.total_steps,
+        "epochs": plan.epochs,
+        "batch_size": plan.batch_size,
+        "difference_between_processes": difference_between_processes(
+            [*trainer.model.parameters(), *trainer.loss.parameters()]
+        ),
+        "hardware": describe_device(),
+        "peak_memory_mb": peak_memory_mb(plan.device),
+        "versions": versions(),
+    }
 
 
 def finish(out: Path, trainer: NLITrainer, info: dict) -> None:
