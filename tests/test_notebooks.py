@@ -9,6 +9,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from stlib import records
+
 ROOT = Path(__file__).resolve().parents[1]
 COURSE = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
@@ -198,6 +200,15 @@ def test_links_between_files_lead_somewhere():
         text = path.read_text(encoding="utf-8")
         for target in re.findall(r"\]\(((?!http|#|mailto)[^)\s\\]+)\)", text):
             assert (path.parent / target.split("#")[0]).exists(), f"{path.name}: {target}"
+
+
+def test_the_soak_on_record_was_green():
+    record = records.load("soak")
+    parts = [*record["rounds"], *record["kernels"], *record["tests"]]
+    assert len(record["rounds"]) >= 20
+    assert {found["kernels"] for found in record["kernels"]} >= {4, 30}
+    assert record["tests"]
+    assert all(found["green"] for found in parts)
 
 
 def test_every_test_that_the_readme_names_is_there():
