@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
+from torch import nn
 from transformers import set_seed
 
 from stlib import corpora, records
@@ -220,18 +221,24 @@ def carry_out(plan: Plan, out: Path, resume: bool) -> Run:
         with writing(out):
             out.mkdir(parents=True, exist_ok=True)
             write_json(out / "unfinished.json", plan.settings)
-    started = time.perf_counter()
-    trainer = prepare(plan, out)
-    head = head_of(trainer.loss)
+    args = arguments_of(plan, out)
+    loss = prepare_loss(plan, args.process_index)
+    head = head_of(loss)
     first_head = head.weight.detach().clone() if head is not None else None
+    tokens = runs_folder() / "tokens"
+    started = time.perf_counter()
     with writing(out):
+        trainer = make_trainer(
+            loss, plan.dataset, args, plan.recipe, plan.total_steps, plan.last_step, plan.settings["engine"], tokens
+        )
         if checkpoint is not None and step_of(checkpoint) >= plan.last_step:  # interrupted while its end was written
             trainer.load_whole(checkpoint)
         else:
             trainer.train(resume_from_checkpoint=checkpoint)
+    seconds = time.perf_counter() - started
     info = {
         **facts(plan, trainer),
-        "seconds": round(time.perf_counter() - started, 1),
+        "seconds": round(seconds, 1),
         "resumed_at_step": step_of(checkpoint) if checkpoint else 0,  # the seconds are those since then
         "head_moved": None if head is None else round(float((head.weight.detach() - first_head).norm()), 6),
     }
@@ -242,26 +249,26 @@ def carry_out(plan: Plan, out: Path, resume: bool) -> Run:
     return Run.load(out)
 
 
-def prepare(plan: Plan, out: Path) -> NLITrainer:
-    """The trainer of the run, with its encoder and head as they are before the first step."""
-    recipe, settings = plan.recipe, plan.settings
+def arguments_of(plan: Plan, out: Path):
+    """The library's training arguments for the run."""
     # Checkpoints fall on rows of the log, so that the first row after a resumed one averages over all of its steps.
-    log_every = settings["log_every"]
+    seed, log_every = plan.settings["seed"], plan.settings["log_every"]
     save_every = max(1, min(1_000, plan.last_step // 2) // log_every) * log_every
-    args = training_arguments(
-        out / "checkpoints", plan.batch_size, recipe, plan.epochs, settings["seed"], log_every, save_every, plan.device
+    return training_arguments(
+        out / "checkpoints", plan.batch_size, plan.recipe, plan.epochs, seed, log_every, save_every, plan.device
     )
+
+
+def prepare_loss(plan: Plan, process: int) -> nn.Module:
+    """The loss with its encoder and head as they are before the first step; random numbers stand at the run's start."""
+    seed = plan.settings["seed"]
     hide_card_bar()
-    set_seed(settings["seed"])
-    model = prepare_encoder(recipe, load_start(plan.start, plan.device))
-    loss = make_loss(recipe, model)
-    describe_model(model, settings["source"], recipe.data)
-    torch.manual_seed(settings["seed"] + args.process_index)  # from here on: dropout, which differs between processes
-    tokens = runs_folder() / "tokens"
-    with writing(out):
-        return make_trainer(
-            loss, plan.dataset, args, recipe, plan.total_steps, plan.last_step, settings["engine"], tokens
-        )  # fmt: skip
+    set_seed(seed)
+    model = prepare_encoder(plan.recipe, load_start(plan.start, plan.device))
+    loss = make_loss(plan.recipe, model)
+    describe_model(model, plan.settings["source"], plan.recipe.data)
+    torch.manual_seed(seed + process)  # from here on: dropout, which differs between processes
+    return loss
 
 
 def facts(plan: Plan, trainer: NLITrainer) -> dict:
@@ -344,9 +351,10 @@ def fits(run: Run, request: dict) -> bool:
 
 def check_data() -> None:
     """Raise UsageError where the training or the test pairs of the chosen profile cannot be had; costs no training."""
+    request = make_request("trained_head", None, None, None, None, SEED)
     profile = get_profile()
     source = corpora.get_source(None, profile)
-    load_rows(get_recipe("trained_head"), corpora.train_split(profile), source, profile.batch_size)
+    load_rows(get_recipe("trained_head"), request["nli_split"], source, profile.batch_size)
     corpora.nli("test", source)
 
 

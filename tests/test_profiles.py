@@ -2,6 +2,7 @@ import pytest
 
 from stlib import profiles
 from stlib.errors import UsageError
+from stlib.training import check_data
 
 
 def test_the_profile_comes_from_argument_environment_or_default(monkeypatch):
@@ -25,6 +26,8 @@ def test_bad_max_steps_are_refused(monkeypatch, text):
     monkeypatch.setenv("STLIB_MAX_STEPS", text)
     with pytest.raises(UsageError, match="STLIB_MAX_STEPS"):
         profiles.max_steps_from_environment()
+    with pytest.raises(UsageError, match="STLIB_MAX_STEPS"):
+        check_data()  # what the course asks before it starts
 
 
 def test_max_steps_from_the_environment(monkeypatch):
