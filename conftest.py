@@ -7,26 +7,67 @@ import shutil
 import tempfile
 from pathlib import Path
 
-os.environ.update(TQDM_DISABLE="1", STLIB_PROFILE="mini")
-os.environ.update(HF_HUB_DISABLE_PROGRESS_BARS="1", HF_DATASETS_DISABLE_PROGRESS_BARS="1")
-for name in ("STLIB_DATA", "STLIB_NLI_SPLIT", "STLIB_MAX_STEPS", "STLIB_DEVICE", "STLIB_PRECISION"):
-    os.environ.pop(name, None)
+_root = Path(__file__).parent
+_offline = _root / "tests" / "offline"
 
-# A fresh folder for runs, so that a run of yesterday's code cannot make today's tests pass.
-_runs = tempfile.mkdtemp(prefix="stlib-test-runs-")
-os.environ["STLIB_RUNS"] = _runs
-atexit.register(shutil.rmtree, _runs, ignore_errors=True)
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as stlib does, which comes after torch here
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # The workers share the cores, and torch reads this when it is imported. All else they inherit from the session.
+    os.environ.update(
+        OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false"
+    )
+else:
+    os.environ.update(TQDM_DISABLE="1", STLIB_PROFILE="mini")
+    os.environ.update(HF_HUB_DISABLE_PROGRESS_BARS="1", HF_DATASETS_DISABLE_PROGRESS_BARS="1")
+    for name in ("STLIB_DATA", "STLIB_NLI_SPLIT", "STLIB_MAX_STEPS"):  # device and precision may be chosen
+        os.environ.pop(name, None)
 
-# No connection leaves this machine, from this process or from any that it starts; attempts are noted and fail the session.
-_offline = Path(__file__).parent / "tests" / "offline"
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_offline), os.environ.get("PYTHONPATH")]))
-_blocked = Path(_runs) / "blocked.txt"
-os.environ["STLIB_BLOCKED"] = str(_blocked)
+    # A fresh folder for runs, so that a run of yesterday's code cannot make today's tests pass.
+    os.environ["STLIB_RUNS"] = tempfile.mkdtemp(prefix="stlib-test-runs-")
+    atexit.register(shutil.rmtree, os.environ["STLIB_RUNS"], ignore_errors=True)
+
+    # No connection leaves this machine, from this process or from any that it starts; attempts are noted and fail the session.
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_offline), os.environ.get("PYTHONPATH")]))
+    os.environ["STLIB_BLOCKED"] = str(Path(os.environ["STLIB_RUNS"]) / "blocked.txt")
 runpy.run_path(str(_offline / "sitecustomize.py"))
+_blocked = Path(os.environ["STLIB_BLOCKED"])
+
+# tests/test_solutions.py executes these, without a kernel for each. Named on the command line, they get one all the same.
+collect_ignore_glob = ["notebooks/solutions/*"]
+
+# The order in which the workers take the files: a few quick ones, to fail early; notebooks 03 and 08, which train what
+# others load; then the rest, the shortest at the end, so that both are busy until it comes.
+ORDER = (
+    "test_recipes",
+    "test_notebooks",
+    "03",
+    "08",
+    "others",
+    "10",
+    "02",
+    "07",
+    "test_solutions",
+    "06",
+    "05",
+    "01",
+    "04",
+    "09",
+)
+
+
+def pytest_collection_modifyitems(config, items):
+    """Sort the files, unless the command line names some."""
+
+    def place(item):
+        name = item.path.stem if item.path.suffix == ".py" else item.path.stem[:2]
+        return ORDER.index(name if name in ORDER else "others")
+
+    if config.args == config.getini("testpaths"):
+        items.sort(key=place)
 
 
 def pytest_sessionfinish(session, exitstatus):
     """Fail where anything wanted to leave the machine, even if it took no for an answer."""
-    if _blocked.exists():
+    if _blocked.exists() and not hasattr(session.config, "workerinput"):
         print(f"\nthe tests are offline, but there were attempts to connect:\n{_blocked.read_text(encoding='utf-8')}")
         session.exitstatus = 1

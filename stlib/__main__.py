@@ -147,9 +147,7 @@ def run_evaluate(options) -> None:
     protocols = PROTOCOLS if options.protocol is None else (options.protocol,)
     model = classifier if "nli" in tasks else encoder
     results = []
-    for row in suite(
-        model, tasks, source, protocols, options.subsets, options.precision, options.nli_split, progress=True
-    ):
+    for row in suite(model, tasks, source, protocols, options.subsets, options.precision, options.nli_split):
         results.append(row)
         print(describe_row(row), flush=True)
     if options.json:

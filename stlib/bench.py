@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,19 +28,16 @@ from transformers import PrinterCallback, TrainerCallback, set_seed
 from stlib import corpora
 from stlib.base_model import hide_card_bar, load_base
 from stlib.losses import prepare_encoder, prepare_head
+from stlib.pace import PRECISIONS, WEIGHTS, product_rate, tokens_per_row
 from stlib.profiles import best_device, best_precision, describe_device
 from stlib.recipes import CARD_AS_PRINTED, Recipe, make_optimizer
 from stlib.runs import peak_memory_mb, versions
 from stlib.tokens import tokenise
-from stlib.trainer import PRECISIONS, PackedTrainer
+from stlib.trainer import PackedTrainer
 
 BATCH = 32
 LIBRARY_DEFAULTS = replace(CARD_AS_PRINTED, name="library_defaults", schedule_steps=None)  # the card prints them
 SKIPPED = 4  # first steps of a turn that are not timed: kernels are compiled and memory is taken then
-# What a step multiplies with, outside the embeddings: (inputs, outputs) of each linear map of a layer.
-MAPS = ((384, 1_152), (384, 384), (384, 1_536), (1_536, 384))
-LAYERS = 6
-WEIGHTS = LAYERS * sum(a * b for a, b in MAPS)
 
 
 @dataclass(frozen=True)
@@ -116,40 +113,6 @@ class Clock(TrainerCallback):
     def on_log(self, args, state, control, logs=None, **kwargs):
         if logs and "loss" in logs:
             self.losses.append(float(logs["loss"]))
-
-
-def median_seconds(work: Callable[[], object], repeats: int = 15) -> float:
-    """The median time of ``work()``, after one call that does not count."""
-
-    def finish() -> None:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-
-    seconds = []
-    for _ in range(repeats + 1):
-        finish()
-        start = time.perf_counter()
-        work()
-        finish()
-        seconds.append(time.perf_counter() - start)
-    return float(np.median(seconds[1:]))
-
-
-def product_rate(dtype: torch.dtype, rows: int, device: str, repeats: int = 10) -> float:
-    """Floating-point operations a second in the matrix products of a step, run alone on ``rows`` tokens.
-
-    Forward, gradient of the input and gradient of the weight of each linear map: 6 x rows x weights operations.
-    """
-    cases = [(torch.randn(rows, a), torch.randn(b, a), torch.randn(rows, b)) for a, b in MAPS]
-    cases = [tuple(tensor.to(device, dtype) for tensor in case) for case in cases]
-
-    def products():
-        for x, weight, grad in cases:
-            torch.mm(x, weight.t())
-            torch.mm(grad, weight)
-            torch.mm(grad.t(), x)
-
-    return 6 * rows * WEIGHTS / LAYERS / median_seconds(products, repeats)
 
 
 @contextlib.contextmanager
@@ -229,7 +192,7 @@ def compare(
                 losses[variant.name].append(loss)
                 if progress:
                     progress(f"round {number + 1}, {variant.name}: {np.median(times):.3f} s a step")
-    tokens_a_step = mean_tokens(dataset) * BATCH
+    tokens_a_step = tokens_per_row(dataset, model.tokenizer, sample=2_000) * BATCH
     precisions = {variant.precision for variant in variants}
     rates = {name: product_rate(PRECISIONS[name], round(tokens_a_step), device) for name in precisions}
     rows = []
@@ -266,14 +229,6 @@ def profile_packed(dataset: Dataset, steps: int = 30) -> dict[str, float]:
         with profiler(activities=[ProfilerActivity.CPU]) as recorded:
             one_turn(VARIANTS[-1], dataset, steps, seed=0, tokens=tokens)
     return milliseconds_by_kind(recorded.key_averages(), steps).round(1).to_dict()
-
-
-def mean_tokens(dataset: Dataset, sample: int = 2_000) -> float:
-    """Tokens of a pair, both sentences, [CLS] and [SEP] included."""
-    tokenizer = load_base("cpu").tokenizer
-    part = dataset.select(range(min(sample, len(dataset))))
-    ids = [tokenizer(list(part[name]))["input_ids"] for name in ("sentence_0", "sentence_1")]
-    return sum(len(sentence) for column in ids for sentence in column) / len(part)
 
 
 def peak_memory_of(variant: Variant) -> int:

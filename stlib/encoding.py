@@ -6,10 +6,9 @@ import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Transformer
-from tqdm.auto import tqdm
 
+from stlib import progress
 from stlib.errors import UsageError
-from stlib.runs import progress_disabled
 
 BATCH_TOKENS = 4_096  # what was fastest on two cores
 PRECISIONS = ("fp32", "bf16")
@@ -44,27 +43,27 @@ class EncodeOnce:
         self.rows: dict[str, int] = {}
         self.embeddings = np.empty((0, model.get_embedding_dimension()), dtype=np.float32)
 
-    def encode(self, sentences: Sequence[str], progress: bool = False) -> np.ndarray:
+    def encode(self, sentences: Sequence[str]) -> np.ndarray:
         """Embeddings of the sentences, shape (n, d), float32, in the order given. Raises UsageError where one is no text."""
         for place, sentence in enumerate(sentences):
             if not isinstance(sentence, str):
                 raise UsageError(f"sentence {place + 1} is {sentence!r}, not text: leave it out or write it as text")
         new = [sentence for sentence in dict.fromkeys(sentences) if sentence not in self.rows]
         if new:
-            rows, embeddings = self.encode_distinct(new, progress)
+            rows, embeddings = self.encode_distinct(new)
             self.rows.update(zip(new, (len(self.embeddings) + rows).tolist(), strict=True))
             self.embeddings = np.concatenate([self.embeddings, embeddings])
         return self.embeddings[[self.rows[sentence] for sentence in sentences]]
 
-    def encode_distinct(self, sentences: list[str], progress: bool) -> tuple[np.ndarray, np.ndarray]:
+    def encode_distinct(self, sentences: list[str]) -> tuple[np.ndarray, np.ndarray]:
         """For each sentence its row, and the rows: shapes (n,) and (m, d) with m at most n."""
         with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             if not takes_token_ids(self.model):
-                embeddings = self.model.encode(sentences, batch_size=64, show_progress_bar=progress)
+                embeddings = self.model.encode(sentences, batch_size=64, show_progress_bar=False)
                 return np.arange(len(sentences)), embeddings.astype(np.float32, copy=False)
             ids = token_ids(self.model, list(map(encodable, sentences)))
             distinct = {key: row for row, key in enumerate(dict.fromkeys(ids))}
-            embeddings = encode_equal_lengths(self.model, list(distinct), self.batch_tokens, progress)
+            embeddings = encode_equal_lengths(self.model, list(distinct), self.batch_tokens)
         return np.array([distinct[key] for key in ids]), embeddings
 
 
@@ -97,14 +96,12 @@ def token_ids(model: SentenceTransformer, sentences: list[str]) -> list[tuple[in
     return [tuple(ids) for ids in tokens["input_ids"]]
 
 
-def encode_equal_lengths(
-    model: SentenceTransformer, ids: list[tuple[int, ...]], batch_tokens: int, progress: bool
-) -> np.ndarray:
+def encode_equal_lengths(model: SentenceTransformer, ids: list[tuple[int, ...]], batch_tokens: int) -> np.ndarray:
     """Embeddings (m, d) of m token sequences: the longest first, so that a batch that is too large fails at once."""
     model.eval()
     embeddings = np.empty((len(ids), model.get_embedding_dimension()), dtype=np.float32)
     batches = equal_length_batches(np.array([len(sequence) for sequence in ids]), batch_tokens)
-    for rows in tqdm(batches, desc="encoding", unit="batch", disable=not progress or progress_disabled()):
+    for rows in progress.bar(batches, desc="encoding", unit="batches"):
         batch = torch.tensor([ids[row] for row in rows], device=model.device)
         with torch.inference_mode():
             features = model({"input_ids": batch, "attention_mask": torch.ones_like(batch)})

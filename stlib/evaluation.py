@@ -11,7 +11,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
-from stlib import corpora
+from stlib import corpora, progress
 from stlib.bootstrap import bootstrap_mean, bootstrap_spearman
 from stlib.encoding import EncodeOnce, remembering
 from stlib.errors import UsageError
@@ -90,7 +90,7 @@ def sts_table(
     ("mean of subsets"), as papers of the SemEval years report; its interval is left empty.
     """
     encoder, rows = remembering(model), []
-    for task in tasks:
+    for task in progress.bar(tasks, desc="STS", unit="tasks"):
         dataset = corpora.sts(task, split, source)
         rows.append(sts_scores(encoder, dataset, task)[0])
         if subsets and "subset" in dataset.column_names:
@@ -227,7 +227,6 @@ def suite(
     subsets: bool = False,
     precision: str = "fp32",
     nli_split: str | None = None,
-    progress: bool = False,
 ) -> Iterator[dict]:
     """Score a model on any mixture of tasks, row by row; every distinct sentence is encoded once for all of them.
 
@@ -239,7 +238,6 @@ def suite(
         subsets: also score each subset of an STS task.
         precision: of the encoder, ``fp32`` or ``bf16``.
         nli_split: what the head of ``nli-probe`` is trained on; ``STLIB_NLI_SPLIT`` or the profile's own by default.
-        progress: draw a bar while sentences are encoded.
 
     Yields:
         Rows as ``sts_scores``, ``nli_scores`` and ``probe_scores`` return them.
@@ -254,7 +252,7 @@ def suite(
     encoder = classifier.encoder if classifier else model
     encoder = encoder if isinstance(encoder, EncodeOnce) else EncodeOnce(encoder, precision)
     columns = chain.from_iterable(columns_of(task, source, nli_split) for task in tasks)
-    encoder.encode(list(chain.from_iterable(columns)), progress)
+    encoder.encode(list(chain.from_iterable(columns)))
     for task in tasks:
         if task == "nli":
             scores = nli_scores(classifier, corpora.nli("test", source), encoder)

@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tqdm.auto import tqdm
-
+from stlib import progress
 from stlib.corpora import chunks
 from stlib.errors import UsageError
 from stlib.nli_classifier import NLIClassifier
-from stlib.runs import progress_disabled, replacing
+from stlib.runs import replacing
 
 COLUMNS = ("premise", "hypothesis")
 CHUNK = 4_096  # rows that are labelled at a time
@@ -42,7 +41,7 @@ def label_file(
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow([*header, "predicted", *classifier.labels])
         good = good_rows(reader, header, source, skipped if skip_bad_rows else None)
-        with tqdm(total=size, desc="labelling", unit="B", unit_scale=True, disable=progress_disabled()) as bar:
+        with progress.bar(total=size, desc="labelling", unit="B", unit_scale=True) as bar:
             for rows in chunks(good, 0, None, CHUNK):
                 premises, hypotheses = ([row[header.index(name)] for row in rows] for name in COLUMNS)
                 chances = classifier.predict_proba(premises, hypotheses)

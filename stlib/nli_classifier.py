@@ -49,7 +49,7 @@ class NLIClassifier:
         self.head = head.to(encoder.device)
         self.labels = tuple(labels)
 
-    def logits(self, premises: Sequence[str], hypotheses: Sequence[str], progress: bool = False) -> torch.Tensor:
+    def logits(self, premises: Sequence[str], hypotheses: Sequence[str]) -> torch.Tensor:
         """Scores before the softmax, shape (n, 3). Each distinct sentence is encoded once."""
         if len(premises) != len(hypotheses):
             raise UsageError(
@@ -57,7 +57,7 @@ class NLIClassifier:
             )
         if len(premises) == 0:
             return torch.empty(0, len(self.labels))
-        both = EncodeOnce(self.encoder).encode([*premises, *hypotheses], progress)
+        both = EncodeOnce(self.encoder).encode([*premises, *hypotheses])
         return self.logits_of(both[: len(premises)], both[len(premises) :])
 
     def logits_of(self, u: torch.Tensor | np.ndarray, v: torch.Tensor | np.ndarray) -> torch.Tensor:
@@ -66,13 +66,13 @@ class NLIClassifier:
         with torch.no_grad():
             return self.head(pair_features(u, v, self.multiply)).cpu()
 
-    def predict_proba(self, premises: Sequence[str], hypotheses: Sequence[str], **options) -> np.ndarray:
+    def predict_proba(self, premises: Sequence[str], hypotheses: Sequence[str]) -> np.ndarray:
         """Probabilities of the labels in ``self.labels`` order, shape (n, 3), rows summing to 1."""
-        return self.logits(premises, hypotheses, **options).softmax(dim=1).numpy()
+        return self.logits(premises, hypotheses).softmax(dim=1).numpy()
 
-    def predict(self, premises: Sequence[str], hypotheses: Sequence[str], **options) -> list[str]:
+    def predict(self, premises: Sequence[str], hypotheses: Sequence[str]) -> list[str]:
         """The likeliest label of each pair, in words."""
-        return [self.labels[i] for i in self.logits(premises, hypotheses, **options).argmax(dim=1).tolist()]
+        return [self.labels[i] for i in self.logits(premises, hypotheses).argmax(dim=1).tolist()]
 
     def save(self, folder: str | Path, create_model_card: bool = True) -> None:
         """Save the encoder and the head into ``folder``."""

@@ -4,7 +4,7 @@ import logging
 import warnings
 
 from stlib.base_model import hide_card_bar
-from stlib.corpora import get_source, train_split
+from stlib.corpora import get_source
 from stlib.profiles import Profile, best_device, get_profile
 
 
@@ -22,11 +22,8 @@ def setup(profile: str | None = None) -> Profile:
         {"figure.dpi": 100, "axes.grid": True, "grid.alpha": 0.3, "axes.axisbelow": True, "font.size": 11}
     )
     device = best_device()
-    where, time = ("no GPU here", chosen.time_cpu) if device == "cpu" else (f"GPU here ({device})", chosen.time_gpu)
-    print(
-        f"profile {chosen.name}: data from {get_source(None, chosen)}, training on {train_split(chosen)} x {chosen.epochs}; "
-        f"{where}: training takes {time}"
-    )
+    where = "no GPU here" if device == "cpu" else f"GPU here ({device})"
+    print(f"profile {chosen.name}: data from {get_source(None, chosen)}; {where}")
     return chosen
 
 

@@ -11,7 +11,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
-from stlib import corpora
+from stlib import corpora, progress
 from stlib.bootstrap import bootstrap_mean
 from stlib.encoding import EncodeOnce, remembering
 from stlib.errors import UsageError
@@ -127,7 +127,8 @@ def probe_table(
 ) -> pd.DataFrame:
     """``probe_scores`` of each task, one row a task, in the order given."""
     encoder = remembering(model)
-    return pd.DataFrame([probe_scores(encoder, task, source, protocol) for task in tasks])
+    shown = progress.bar(tasks, desc="probes", unit="tasks")
+    return pd.DataFrame([probe_scores(encoder, task, source, protocol) for task in shown])
 
 
 def nli_probe(model: SentenceTransformer | EncodeOnce, train: Dataset, test: Dataset) -> np.ndarray:

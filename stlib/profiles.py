@@ -29,7 +29,6 @@ class Profile:
         fits_all: whether that holds for every recipe. Otherwise one with a length of its own (the card's) keeps its
             rate, schedule and number of epochs, and the run is the start of the long one.
         sts_tasks, classification_tasks: the tasks of notebooks 05 and 06.
-        time_cpu, time_gpu: what to expect for one training run, in words.
     """
 
     name: str
@@ -43,25 +42,21 @@ class Profile:
     fits_all: bool
     sts_tasks: tuple[str, ...]
     classification_tasks: tuple[str, ...]
-    time_cpu: str
-    time_gpu: str
 
 
 PROFILES = {
     "mini": Profile(
         name="mini",
         source="mini",
-        train_split="train[:12800]",
+        train_split="train[:9600]",
         test_rows=1500,
         epochs=1,
         batch_size=32,
         log_every=10,
-        rate_scale=15,
+        rate_scale=10,
         fits_all=True,
         sts_tasks=("sts",),
         classification_tasks=("question_topic", "opinion"),
-        time_cpu="1 to 3 minutes on two cores",
-        time_gpu="under a minute",
     ),
     "small": Profile(
         name="small",
@@ -75,8 +70,6 @@ PROFILES = {
         fits_all=False,
         sts_tasks=STS_TASKS,
         classification_tasks=("cr", "trec", "sst2", "banking77"),
-        time_cpu="2 to 6 minutes on two cores",
-        time_gpu="about a minute (estimated)",
     ),
     "full": Profile(
         name="full",
@@ -90,8 +83,6 @@ PROFILES = {
         fits_all=False,
         sts_tasks=STS_TASKS,
         classification_tasks=("mr", "cr", "subj", "mpqa", "sst2", "trec", "banking77"),
-        time_cpu="3 to 6 hours on two cores",
-        time_gpu="20 to 40 minutes (estimated)",
     ),
 }
 

@@ -45,6 +45,8 @@ class Recipe:
             the run, decay to zero at its end.
         epochs: passes over the rows; None means the profile's own.
         batch_size: rows a step; None means the profile's own.
+        together: whether pairs with one premise stay side by side, in the same batch, while the premises are shuffled.
+            The hypotheses of a premise are then told apart in the same step.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Recipe:
     short: bool = False
     epochs: int | None = None
     batch_size: int | None = None
+    together: bool = False
 
     def fitted_to(self, total_steps: int, rate_scale: float) -> "Recipe":
         """The recipe for a short run: warm-up over a tenth of it, decay to zero at its end, a higher learning rate."""
@@ -115,6 +118,7 @@ TRAINED_HEAD = Recipe(
     head_learning_rate=4e-2,
     head_gain=8.0,
     short_dropout=0.0,
+    together=True,
 )
 
 # ---- the contest of notebook 08: the same NLI pairs, runs of hundreds of steps ------------------------------------------

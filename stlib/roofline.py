@@ -4,10 +4,8 @@ import pandas as pd
 import torch
 from torch import nn
 
-from stlib.bench import median_seconds, product_rate
-from stlib.trainer import PRECISIONS
+from stlib.pace import PRECISIONS, ROWS, median_seconds, product_rate
 
-ROWS = 912  # tokens of a batch of 32 SNLI pairs, on average
 PARAMETERS = 22_713_216
 
 

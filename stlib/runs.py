@@ -11,7 +11,6 @@ checkpoints/  encoder, head, optimizer, scheduler and random states, for --resum
 import contextlib
 import importlib.metadata
 import json
-import os
 import platform
 import re
 import shutil
@@ -23,6 +22,7 @@ import filelock
 import pandas as pd
 from safetensors import SafetensorError
 
+from stlib import progress
 from stlib.errors import UsageError
 
 PACKAGES = ("torch", "sentence-transformers", "transformers", "datasets", "accelerate", "tokenizers", "numpy")
@@ -122,7 +122,7 @@ def write_text(path: Path, text: str) -> None:
 @contextlib.contextmanager
 def replacing(path: Path, newline: str | None = None):
     """A text file to write beside ``path``, which takes its place once all is written, and goes where something fails."""
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(f".{path.name}.tmp")  # hidden: others may list the folder at this moment
     try:
         with temporary.open("w", encoding="utf-8", newline=newline) as file:
             yield file
@@ -139,10 +139,16 @@ def replace_folder(new: Path, old: Path) -> None:
 
 
 @contextlib.contextmanager
-def one_writer(folder: Path):
+def one_writer(folder: Path, wait: bool = False):
     """Keep other processes out of the run folder for as long as this one writes it.
 
-    The lock goes with the process that holds it, also when that is killed. Raises UsageError where another has it.
+    The lock goes with the process that holds it, also when that is killed.
+
+    Args:
+        wait: whether to wait for another process that has the lock, and to say so.
+
+    Raises:
+        UsageError: another process has the lock, and ``wait`` is False.
     """
     lock = filelock.FileLock(folder.parent / f".{folder.name}.lock", timeout=0)
     with writing(folder):
@@ -150,13 +156,34 @@ def one_writer(folder: Path):
         try:
             lock.acquire()
         except filelock.Timeout:
-            raise UsageError(
-                f"another process is training into {folder}: wait for it, or choose another --out"
-            ) from None
+            if not wait:
+                raise UsageError(
+                    f"another process is training into {folder}: wait for it, or choose another --out"
+                ) from None
+            wait_for(lock, folder)
     try:
         yield
     finally:
         lock.release()
+
+
+def wait_for(lock: filelock.BaseFileLock, folder: Path) -> None:
+    """Acquire ``lock`` as soon as the process that trains into ``folder`` lets go of it."""
+    print(f"waiting for another process that trains {folder.name}", flush=True)
+    with progress.bar(desc="waiting", bar_format="{desc}: {elapsed}") as bar:
+        while not lock.is_locked:
+            with contextlib.suppress(filelock.Timeout):
+                lock.acquire(timeout=1)
+            bar.refresh()
+
+
+def set_aside(folder: Path) -> Path:
+    """Rename ``folder`` to the first free one of ``NAME.old-1``, ``NAME.old-2``, …, and return that."""
+    number = 1
+    while (target := folder.with_name(f"{folder.name}.old-{number}")).exists():
+        number += 1
+    folder.rename(target)
+    return target
 
 
 @contextlib.contextmanager
@@ -204,8 +231,3 @@ def peak_memory_mb(device: str) -> int:
     import resource
 
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)  # bytes, on macOS
-
-
-def progress_disabled() -> bool:
-    """Whether progress bars are off (``TQDM_DISABLE=1``), as they are when outputs are compared."""
-    return os.environ.get("TQDM_DISABLE", "") not in ("", "0")

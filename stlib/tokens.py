@@ -1,5 +1,7 @@
 """Pairs of sentences as token ids: tokenised once, kept in an Arrow file, and read from there by memory mapping."""
 
+import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -87,6 +89,14 @@ def gather(values: np.ndarray, lengths: np.ndarray, order: np.ndarray) -> tuple[
     return values[spread(starts[order], lengths[order])], lengths[order]
 
 
+def tokenizer_key(tokenizer, max_length: int) -> str:
+    """Return a short digest of all that decides which ids a sentence gets: the tokenizer and the longest input."""
+    parts = json.loads(tokenizer.backend_tokenizer.to_str())
+    for name in ("truncation", "padding"):  # these change with each call
+        parts.pop(name, None)
+    return hashlib.blake2b(json.dumps([parts, max_length], sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
 def tokenise(dataset: Dataset, tokenizer, max_length: int, path: Path) -> Path:
     """Write the tokens of all text columns and the other columns of ``dataset`` to an Arrow file, unless it is there."""
     if path.exists():
@@ -119,9 +129,15 @@ class TokenisedPairs(torch.utils.data.Dataset):
 
     A ``DataLoader`` asks for the rows of a batch at once and gets it whole: ``ids`` (all tokens of column 1, then of column 2, one sentence after another),
     ``lengths`` (tokens of each sentence, a list), ``rows`` (the numbers of the rows) and the other columns, such as the label.
+
+    Args:
+        path: the Arrow file.
+        distinct: whether a sentence that a batch holds several times comes once. ``copies`` then says for each sentence
+            of the batch which of them it is.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, distinct: bool = False):
+        self.distinct = distinct
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
         batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
         self.length = sum(batch.num_rows for batch in batches)
@@ -141,7 +157,13 @@ class TokenisedPairs(torch.utils.data.Dataset):
     def __getitems__(self, rows: list[int]) -> dict:
         places = [divmod(row, CHUNK) for row in rows]
         sentences = [self.sentence(name, chunk, row) for name in self.texts for chunk, row in places]
-        batch = {
+        batch = {}
+        if self.distinct:
+            keys = [sentence.tobytes() for sentence in sentences]
+            place = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+            batch["copies"] = torch.tensor([place[key] for key in keys])
+            sentences = list(dict(zip(keys, sentences, strict=True)).values())
+        batch |= {
             "ids": torch.from_numpy(np.concatenate(sentences).astype(np.int64)),
             "lengths": [len(sentence) for sentence in sentences],
             "rows": rows,

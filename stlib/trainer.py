@@ -7,27 +7,28 @@ import os
 import platform
 from pathlib import Path
 
+import pyarrow as pa
 import torch
 from datasets import Dataset
 from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+from sentence_transformers.base.sampler import BatchSamplers, DefaultBatchSampler
 from torch import distributed, nn
-from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
+from torch.utils.data import DataLoader, Sampler
 from transformers import PrinterCallback, TrainerCallback, TrainerState
 
+from stlib import progress
 from stlib.base_model import quiet_loading
 from stlib.corpora import fingerprint
 from stlib.errors import UsageError
 from stlib.nli_classifier import load_head, save_head
-from stlib.packed import PackedEncoder
+from stlib.pace import PRECISIONS
+from stlib.packed import PackedEncoder, gradient_norm
 from stlib.profiles import best_precision
 from stlib.recipes import Recipe, make_optimizer
-from stlib.runs import progress_disabled
-from stlib.tokens import TokenisedPairs, tokenise
+from stlib.tokens import TokenisedPairs, tokenise, tokenizer_key
 
 ENGINES = ("packed", "stock")
 KEPT = 2  # checkpoints
-PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 def default_engine(device: str) -> str:
@@ -114,6 +115,9 @@ class Embedded(nn.Module):
 class PackedTrainer(NLITrainer):
     """The same trainer on packed batches: all columns in one pass of ``PackedEncoder``, then the library's own loss.
 
+    Without dropout, equal sentences have equal embeddings: those of a batch are encoded once. With dropout, each has
+    masks of its own, as in the library.
+
     Args:
         tokens: the file of ``stlib.tokens.tokenise`` for ``train_dataset``; batches hold the rows that the library
             would have drawn. ``train_dataset`` itself is read for the model card only.
@@ -122,7 +126,7 @@ class PackedTrainer(NLITrainer):
 
     def __init__(self, *arguments, tokens: Path, dtype: torch.dtype, **options):
         super().__init__(*arguments, **options)
-        self.tokens = TokenisedPairs(tokens)
+        self.tokens = TokenisedPairs(tokens, distinct=not has_dropout(self.model))
         self.encoder = PackedEncoder(self.model, dtype)
         self.loss = self.override_model_in_loss(self.loss, Embedded())
         keep_freed_memory()
@@ -135,6 +139,8 @@ class PackedTrainer(NLITrainer):
         label = inputs.get("label")
         with torch.autocast(self.args.device.type, enabled=False):
             embeddings = self.encoder(inputs["ids"], inputs["lengths"])
+            if "copies" in inputs:
+                embeddings = embeddings[inputs["copies"]]
             columns = embeddings.chunk(len(self.tokens.texts))
             loss = self.loss([{"sentence_embedding": column} for column in columns], label)
         return (loss, {}) if return_outputs else loss
@@ -146,10 +152,45 @@ class PackedTrainer(NLITrainer):
         """As the library does it, over the one buffer that holds all gradients of the encoder."""
         self.accelerator.unscale_gradients()
         gradients = self.encoder.gradients
-        norm = torch.dot(gradients, gradients).sqrt()
+        norm = gradient_norm(gradients)
         if norm > self.args.max_grad_norm:
             gradients.mul_(self.args.max_grad_norm / (norm + 1e-6))
         return norm
+
+
+def has_dropout(model: nn.Module) -> bool:
+    """Return whether any part of a model drops values at random while it trains."""
+    return any(module.p > 0 for module in model.modules() if isinstance(module, nn.Dropout))
+
+
+class PremisesTogether(Sampler):
+    """The numbers of all rows: premises in random order, another one in each epoch, rows with one premise side by side.
+
+    Args:
+        premises: the first text column of the rows, n texts.
+        seed: of the order.
+    """
+
+    def __init__(self, premises: pa.Array, seed: int):
+        self.codes = torch.tensor(premises.dictionary_encode().indices.to_numpy(), dtype=torch.long)
+        self.seed, self.epoch = seed, 0
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self):
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        place = torch.randperm(int(self.codes.max()) + 1, generator=generator)
+        return iter(torch.argsort(place[self.codes], stable=True).tolist())
+
+
+def premises_together(dataset: Dataset, seed: int, **options) -> DefaultBatchSampler:
+    """Return batches of rows in the order of ``PremisesTogether``, for ``batch_sampler`` of the library's arguments."""
+    premises = dataset.with_format("arrow")[:].column(0).combine_chunks()
+    return DefaultBatchSampler(PremisesTogether(premises, seed), seed=seed, **options)
 
 
 def as_it_is(batch: dict) -> dict:
@@ -174,8 +215,10 @@ class ProgressBar(TrainerCallback):
     """A bar with step, loss and time left; off where ``TQDM_DISABLE=1``."""
 
     def on_train_begin(self, args, state, control, **kwargs):
-        disable = progress_disabled() or not state.is_world_process_zero
-        self.bar = tqdm(total=state.max_steps, initial=state.global_step, unit="step", desc="training", disable=disable)
+        self.bar = progress.bar(
+            total=state.max_steps, initial=state.global_step, unit="steps", desc="training", delay=0, leave=True,
+            disable=not state.is_world_process_zero,
+        )  # fmt: skip
 
     def on_step_end(self, args, state, control, **kwargs):
         self.bar.update(1)
@@ -222,6 +265,7 @@ def training_arguments(
         use_cpu=device == "cpu",
         dataloader_pin_memory=device == "cuda",
         dataloader_drop_last=processes() > 1,  # so that all processes take the same number of steps
+        batch_sampler=premises_together if recipe.together else BatchSamplers.BATCH_SAMPLER,
         report_to="none",
         disable_tqdm=True,  # ProgressBar draws the bar
     )
@@ -253,7 +297,8 @@ def make_trainer(
     }
     if engine == "packed":
         with args.main_process_first(desc="tokenising"):
-            path = tokenise(dataset, model.tokenizer, model.max_seq_length, tokens / f"{fingerprint(dataset)}.arrow")
+            name = f"{fingerprint(dataset)}-{tokenizer_key(model.tokenizer, model.max_seq_length)}.arrow"
+            path = tokenise(dataset, model.tokenizer, model.max_seq_length, tokens / name)
         dtype = PRECISIONS[best_precision(args.device.type)]
         trainer = PackedTrainer(tokens=path, dtype=dtype, **options)
     else:

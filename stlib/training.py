@@ -16,7 +16,7 @@ from sentence_transformers import SentenceTransformer
 from torch import nn
 from transformers import set_seed
 
-from stlib import corpora, records
+from stlib import corpora, pace
 from stlib.base_model import hide_card_bar, load_base
 from stlib.card.model_card import describe_model, remember, with_effective_settings
 from stlib.errors import UsageError
@@ -42,6 +42,7 @@ from stlib.runs import (
     peak_memory_mb,
     read_json,
     replace_folder,
+    set_aside,
     versions,
     write_json,
     write_text,
@@ -141,7 +142,6 @@ class Plan:
         total_steps: of the whole schedule.
         last_step: where this run stops.
         device: where it trains.
-        time_gpu: what to expect on a GPU, in words.
     """
 
     settings: dict
@@ -155,7 +155,6 @@ class Plan:
     total_steps: int
     last_step: int
     device: str
-    time_gpu: str
 
 
 def make_plan(recipe, profile, data, nli_split, max_steps, seed, log_every, engine, start) -> Plan:
@@ -204,7 +203,6 @@ def make_plan(recipe, profile, data, nli_split, max_steps, seed, log_every, engi
         total_steps,
         last_step,
         device,
-        chosen.time_gpu,
     )
 
 
@@ -217,12 +215,13 @@ def carry_out(plan: Plan, out: Path, resume: bool) -> Run:
     """Train what was planned, and write the run folder."""
     checkpoint = last_checkpoint(out, plan.settings) if resume else None
     if is_first_process():
-        print(describe(plan))
         with writing(out):
             out.mkdir(parents=True, exist_ok=True)
             write_json(out / "unfinished.json", plan.settings)
     args = arguments_of(plan, out)
     loss = prepare_loss(plan, args.process_index)
+    if is_first_process():
+        print(describe(plan, loss.model), flush=True)
     head = head_of(loss)
     first_head = head.weight.detach().clone() if head is not None else None
     tokens = runs_folder() / "tokens"
@@ -321,23 +320,37 @@ def finish(out: Path, trainer: NLITrainer, info: dict) -> None:
 
 
 def find_or_train(recipe: str = "trained_head", profile: str | None = None) -> Run:
-    """The run that notebook 03 trains: loaded where it is there and still fits, else trained now.
+    """Return the run that notebook 03 trains: loaded if it is there and still fits, else trained now.
 
-    A run fits when recipe, profile, data, split, seed and steps are the same.
+    A run fits when recipe, profile, data, split, seed and steps are the same. While another process trains it, this one
+    waits. A run of that name that does not fit is set aside under another name, never removed.
     """
     request = make_request(recipe, profile, None, None, None, SEED)
     folder = default_folder(request)
-    if (folder / "run.json").exists():
-        run = Run.load(folder)
-        if fits(run, request):
-            print(f"loaded the run {folder.name}: {run.info['steps']:,} steps on {run.info['rows']:,} pairs")
-            return run
+    found = finished_run(folder, request)
+    if found is None:
+        with one_writer(folder, wait=True):
+            found = finished_run(folder, request)  # again: another process may have trained it meanwhile
+            if found is None:
+                return train_anyway(recipe, profile, folder)
+    print(f"loaded the run {folder.name}: {found.info['steps']:,} steps on {found.info['rows']:,} pairs")
+    return found
+
+
+def finished_run(folder: Path, request: dict) -> Run | None:
+    """Return the finished run in ``folder`` if it is what ``request`` would train, else None."""
+    run = Run.load(folder) if (folder / "run.json").exists() else None
+    return run if run is not None and fits(run, request) else None
+
+
+def train_anyway(recipe: str, profile: str | None, folder: Path) -> Run:
+    """Train into ``folder``, which only this process writes: resume what fits there, set aside what does not."""
     plan = make_plan(recipe, profile, None, None, None, SEED, None, None, None)
     unfinished = folder / "unfinished.json"
     resume = unfinished.exists() and changed_setting(read_json(unfinished), plan.settings) is None
     if folder.exists() and not resume:
-        shutil.rmtree(folder)
-    return start_run(plan, folder, resume)
+        print(f"{folder.name} was trained otherwise and does not fit: it is now {set_aside(folder).name}")
+    return carry_out(plan, folder, resume)
 
 
 def fits(run: Run, request: dict) -> bool:
@@ -479,28 +492,26 @@ def is_whole(checkpoint: Path, processes: int) -> bool:
     return all((checkpoint / f"rng_state{rank}.pth").is_file() for rank in ranks)
 
 
-def expected_time(steps: int, engine: str, precision: str) -> str:
-    """How long ``steps`` steps take on a processor, at the rates that ``stlib/records/bench_cpu.json`` holds."""
-    rates = {row["variant"]: row["seconds_a_step"] for row in records.load("bench_cpu")["rows"]}
-    names = [f"{engine}, {precision}", engine, f"{engine}, fp32"]
-    rate = next(rates[name] for name in names if name in rates)
-    minutes = steps * rate / 60
-    length = f"{minutes / 60:.1f} hours" if minutes >= 90 else f"{max(2, round(minutes))} minutes"
-    return f"about {length} on two cores ({rate:.2f} s for 32 pairs where it was measured)"
+def expectation(plan: Plan, model: SentenceTransformer) -> str:
+    """Return how long the run will take, in words: on a processor measured, on a GPU left to the bar."""
+    if plan.device != "cpu":
+        return "the bar says how long it takes"
+    settings = plan.settings
+    tokens = pace.tokens_per_row(plan.dataset, model.tokenizer) * plan.batch_size
+    weights = pace.linear_weights(model)
+    seconds = pace.expected_seconds(plan.last_step, tokens, weights, settings["engine"], settings["precision"])
+    return f"expect about {pace.in_words(seconds / settings['processes'])} on this machine"
 
 
-def describe(plan: Plan) -> str:
-    """What is about to be trained, in one line."""
+def describe(plan: Plan, model: SentenceTransformer) -> str:
+    """Return what is about to be trained, in one line."""
     settings, recipe = plan.settings, plan.recipe
     precision, engine = settings["precision"], settings["engine"]
-    columns = 3 if recipe.loss == "mnrl" else 2
-    as_pairs = round(plan.last_step * plan.batch_size * columns / 64)  # steps of 32 pairs that encode as many sentences
-    expected = expected_time(as_pairs, engine, precision) if plan.device == "cpu" else plan.time_gpu
     scaled = " (schedule and rate fitted to this short run)" if plan.fitted else ""
     split = plan.split if recipe.data == "nli" else f"{recipe.data} {plan.split}"
     kind = "triplets" if recipe.loss == "mnrl" else "pairs"
     return (
         f"training {recipe.name}, profile {settings['profile']}: {len(plan.dataset):,} {kind} of {split} from {settings['source']}, "
         f"{plan.last_step:,} steps of {plan.batch_size}, learning rate {recipe.learning_rate:g}, warm-up {recipe.warmup_steps} steps{scaled}, "
-        f"{engine} engine, {precision} on {plan.device}; expect {expected}"
+        f"{engine} engine, {precision} on {plan.device}; {expectation(plan, model)}"
     )

@@ -1,10 +1,14 @@
 """Fixtures shared by the unit tests."""
 
+import gc
 from pathlib import Path
 
 import hypothesis
 import pytest
+import torch
 from safetensors.torch import load_file
+
+from stlib.runs import load_encoder
 
 # The same examples in every run: a failure can be repeated, and a green run stays green.
 hypothesis.settings.register_profile("course", derandomize=True, database=None, deadline=None)
@@ -21,13 +25,48 @@ def base():
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory):
-    """A real run of six steps on mini pairs: enough to test what a run writes, in seconds."""
+def tiny_model(tmp_path_factory):
+    """The folder of a tiny encoder of our own: what tests of logic train, with ``start=``."""
+    from tests.tiny import save_tiny_model
+
+    folder = save_tiny_model(tmp_path_factory.mktemp("tiny"))
+    gc.freeze()  # the library collects garbage as each training starts, and would look through all that was imported
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_model):
+    """The tiny encoder itself, which no test may change."""
+    return load_encoder(tiny_model, "cpu")
+
+
+@pytest.fixture
+def tiny_base(monkeypatch, tiny_model):
+    """Let the tiny encoder stand in for the base model, where a run has no ``start``."""
+    monkeypatch.setattr("stlib.training.load_base", lambda device: load_encoder(tiny_model, device))
+
+
+@pytest.fixture(scope="session")
+def six_steps(tiny_model):
+    """The arguments of ``train`` for a run of six steps on mini pairs, with checkpoints at every second one."""
+    options = {"recipe": "trained_head", "profile": "mini", "nli_split": "train[:192]", "log_every": 2}
+    return {**options, "start": tiny_model}
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory, six_steps):
+    """A finished run of the tiny encoder: enough to test what a run writes."""
     from stlib.training import train
 
-    return train(
-        "trained_head", "mini", out=tmp_path_factory.mktemp("runs") / "tiny", nli_split="train[:192]", log_every=2
-    )
+    return train(out=tmp_path_factory.mktemp("runs") / "tiny", **six_steps)
+
+
+@pytest.fixture(scope="session")
+def real_run(tmp_path_factory, six_steps):
+    """The same run of the real base model, for the tests that are about it."""
+    from stlib.training import train
+
+    return train(out=tmp_path_factory.mktemp("runs") / "real", **{**six_steps, "start": None})
 
 
 @pytest.fixture
@@ -64,9 +103,9 @@ def encoded(monkeypatch):
 
     calls, original = [], EncodeOnce.encode_distinct
 
-    def counting(self, sentences, progress):
+    def counting(self, sentences):
         calls.append(sentences)
-        return original(self, sentences, progress)
+        return original(self, sentences)
 
     monkeypatch.setattr(EncodeOnce, "encode_distinct", counting)
     return calls
@@ -75,3 +114,12 @@ def encoded(monkeypatch):
 def weights(folder):
     """All weights of a run folder, the head's included."""
     return load_file(folder / "model" / "model.safetensors") | load_file(folder / "model" / "nli_head.safetensors")
+
+
+def assert_same_run(folder, other):
+    """Both runs have the same log, byte for byte, and the same weights, bit for bit."""
+    assert (folder / "log.csv").read_bytes() == (other / "log.csv").read_bytes()
+    ours, theirs = weights(folder), weights(other)
+    assert ours.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        assert torch.equal(ours[name], tensor), name

@@ -1,4 +1,4 @@
-"""Trains a short run in one of several processes, for test_distributed.py: RUN STEPS [STEP_TO_FAIL_AT | resume]."""
+"""Trains a short run in one of several processes, for test_distributed.py: MODEL RUN STEPS [STEP_TO_FAIL_AT | resume]."""
 
 import dataclasses
 import sys
@@ -15,7 +15,7 @@ class Cut(Exception):
     """Stands for a machine that goes down."""
 
 
-def main(run, steps, *rest):
+def main(model, run, steps, *rest):
     steps = int(steps)
     if rest and rest[0] != "resume":
 
@@ -26,7 +26,7 @@ def main(run, steps, *rest):
         trainer.ProgressBar.on_step_end = cut
     return train(
         RECIPE, "full", out=run, data="mini", nli_split=f"train[:{32 * -(-steps // 4)}]", max_steps=steps,
-        log_every=steps // 5, engine="packed", resume=list(rest) == ["resume"],
+        log_every=steps // 5, engine="packed", resume=list(rest) == ["resume"], start=model,
     )  # fmt: skip
 
 

@@ -9,6 +9,8 @@ import shutil
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,6 +21,7 @@ from stlib.errors import UsageError
 from stlib.evaluation import sts_scores
 from stlib.training import train
 from tests.test_command_line import fails
+from tests.tiny import SIZE
 
 PAIR = ("A man sleeps.", "A person rests.")
 GOOD = [(*PAIR, 0), ("A dog runs.", "A cat runs.", 2), ("A girl eats.", "She is late.", 1)] * 14  # 42 rows
@@ -39,6 +42,13 @@ def topic_table(**changes):
     return changed(pd.DataFrame(rows, columns=["text", "label"]).astype({"label": object}), changes)
 
 
+def write(table, folder, split):
+    """Write a table as ``folder/SPLIT.parquet``. None is written as missing, NaN as a number that is none."""
+    folder.mkdir(parents=True)
+    columns = {name: pa.array(list(table[name]), from_pandas=False) for name in table}
+    pq.write_table(pa.table(columns), folder / f"{split}.parquet")
+
+
 @pytest.fixture(autouse=True)
 def no_other_line(caplog):
     """Nothing but the one sentence: what libraries log would stand beside it on the terminal."""
@@ -57,19 +67,20 @@ def changed(table, changes):
     return table.infer_objects()
 
 
+LABELS = "NLI labels are 0, 1 and 2"
 NLI = {
-    "premise renamed": (nli_table(premise="text"), "no column 'sentence_0'"),
+    "premise renamed": (nli_table(premise="text"), "snli has no column 'sentence_0' (it has: text, sentence_1, label)"),
     "hypothesis missing": (nli_table(hypothesis=None), "no column 'sentence_1'"),
     "label missing": (nli_table(label=None), "no column 'label'"),
-    "label 3": (nli_table(label=[3]), "the label 3 in row 1: NLI labels are 0, 1 and 2"),
-    "label -2": (nli_table(label=[-2]), "the label -2"),
+    "label 3": (nli_table(label=[3]), f"snli has the label 3 in row 1: {LABELS}"),
+    "label -2": (nli_table(label=[0, -2]), f"the label -2 in row 2: {LABELS}"),
     "labels in words": (
         nli_table(label=["entailment", "neutral", "contradiction"] * 14),
-        "the label 'entailment' in row 1",
+        f"the label 'entailment' in row 1: {LABELS}",
     ),
-    "label None": (nli_table(label=[None]), "no label in row 1"),
-    "label 0.5": (nli_table(label=[0.5]), "the label 0.5"),
-    "label not a number": (nli_table(label=[float("nan")]), "no label in row 1"),
+    "label None": (nli_table(label=[None]), f"no label in row 1: {LABELS}"),
+    "label 0.5": (nli_table(label=[0.5]), f"the label 0.5 in row 1: {LABELS}"),
+    "label not a number": (nli_table(label=[1, float("nan")]), f"no label in row 2: {LABELS}"),
     "premise None": (nli_table(premise=["a", None]), "no premise in row 2"),
     "premise a number": (nli_table(premise=list(range(42))), "int64 in the column 'premise', not text"),
     "no rows": (nli_table()[:0], "no rows in the split 'train'"),
@@ -83,8 +94,7 @@ NLI = {
 @pytest.mark.parametrize("case", NLI)
 def test_nli_pairs(tmp_path, capsys, case):
     table, message = NLI[case]
-    (tmp_path / "data" / "snli").mkdir(parents=True)
-    table.to_parquet(tmp_path / "data" / "snli" / "train.parquet")
+    write(table, tmp_path / "data" / "snli", "train")
     arguments = ["train", "--data", tmp_path / "data", "--nli-split", "train", "--out", tmp_path / "run"]
     assert message in fails(capsys, *arguments)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
@@ -94,30 +104,31 @@ def test_nli_pairs(tmp_path, capsys, case):
 @pytest.mark.parametrize("text", ["", " \t\n"])
 def test_a_blank_sentence_is_kept_and_said(tmp_path, column, text):
     """Published corpora have some; dropping them would change sizes and scores."""
-    (tmp_path / "snli").mkdir()
-    nli_table(**{column: ["a", text]}).to_parquet(tmp_path / "snli" / "train.parquet")
+    write(nli_table(**{column: ["a", text]}), tmp_path / "snli", "train")
     source = corpora.Source("folder", tmp_path)
     with pytest.warns(UserWarning, match=f"has a blank {column} in row 2; the row is kept"):
         assert len(corpora.nli("train", source)) == 42
-    (tmp_path / "my-sts").mkdir()
-    sts_table(sentence2=["a", "b", text]).to_parquet(tmp_path / "my-sts" / "test.parquet")
+    write(sts_table(sentence2=["a", "b", text]), tmp_path / "my-sts", "test")
     with pytest.warns(UserWarning, match="the STS task 'my-sts' has a blank sentence2 in row 3"):
         assert len(corpora.sts("my-sts", "test", source)) == 4
-    (tmp_path / "topics").mkdir()
-    topic_table(text=[text]).to_parquet(tmp_path / "topics" / "train.parquet")
+    write(topic_table(text=[text]), tmp_path / "topics", "train")
     with pytest.warns(UserWarning, match="the task 'topics' has a blank text in row 1"):
         assert len(corpora.classification("topics", "train", source)) == 40
 
 
+SCORES = "gold scores go from 0 to 5"
 STS = {
-    "sentence1 renamed": (sts_table(sentence1="first"), "no column 'sentence1'"),
+    "sentence1 renamed": (
+        sts_table(sentence1="first"),
+        "my-sts from folder data has no column 'sentence1' (it has: first,",
+    ),
     "score missing": (sts_table(score=None), "no column 'score'"),
-    "score in words": (sts_table(score=["high"] * 4), "score"),
-    "score None": (sts_table(score=[None]), "no score in row 1"),
-    "score not a number": (sts_table(score=[float("nan")]), "no score in row 1"),
-    "score infinite": (sts_table(score=[1.0, float("inf")]), "the score inf in row 2"),
-    "score below 0": (sts_table(score=[-1.0]), "the score -1.0 in row 1: gold scores go from 0 to 5"),
-    "score above 5": (sts_table(score=[1.0, 5.5]), "the score 5.5 in row 2: gold scores go from 0 to 5"),
+    "score in words": (sts_table(score=["high"] * 4), f"string in the column 'score', not numbers: {SCORES}"),
+    "score None": (sts_table(score=[None]), f"the STS task 'my-sts' has no score in row 1: {SCORES}"),
+    "score not a number": (sts_table(score=[1.0, float("nan")]), f"no score in row 2: {SCORES}"),
+    "score infinite": (sts_table(score=[1.0, float("inf")]), f"the score inf in row 2: {SCORES}"),
+    "score below 0": (sts_table(score=[-1.0]), f"the score -1.0 in row 1: {SCORES}"),
+    "score above 5": (sts_table(score=[1.0, 5.5]), f"the STS task 'my-sts' has the score 5.5 in row 2: {SCORES}"),
     "gold all the same": (sts_table(score=[2.0] * 4), "all gold scores are 2"),
     "one pair": (sts_table()[:1], "at least two"),
     "no rows": (sts_table()[:0], "no rows in the split 'test'"),
@@ -126,23 +137,27 @@ STS = {
 
 
 @pytest.mark.parametrize("case", STS)
-def test_sts_pairs(tmp_path, capsys, case):
+def test_sts_pairs(tmp_path, capsys, tiny_model, case):
     table, message = STS[case]
-    (tmp_path / "data" / "my-sts").mkdir(parents=True)
-    table.to_parquet(tmp_path / "data" / "my-sts" / "test.parquet")
+    write(table, tmp_path / "data" / "my-sts", "test")
     scores = tmp_path / "scores.json"
-    assert message in fails(
-        capsys, "evaluate", "base", "--data", tmp_path / "data", "--tasks", "my-sts", "--json", scores
-    )
+    options = ["--data", tmp_path / "data", "--tasks", "my-sts", "--json", scores]
+    assert message in fails(capsys, "evaluate", tiny_model, *options)
     assert not scores.exists()
 
 
+TOPIC_LABELS = "labels are whole numbers from 0"
 TOPICS = {
-    "text renamed": (topic_table(text="sentence"), "no column 'text'"),
+    "text renamed": (
+        topic_table(text="sentence"),
+        "topics from folder data has no column 'text' (it has: sentence, label)",
+    ),
     "label missing": (topic_table(label=None), "no column 'label'"),
-    "labels in words": (topic_table(label=["good", "bad"] * 20), "label"),
-    "label None": (topic_table(label=[None]), "no label in row 1"),
-    "label 0.5": (topic_table(label=[0.5]), "label"),
+    "labels in words": (topic_table(label=["good", "bad"] * 20), f"the label 'good' in row 1: {TOPIC_LABELS}"),
+    "label None": (topic_table(label=[None]), f"the task 'topics' has no label in row 1: {TOPIC_LABELS}"),
+    "label not a number": (topic_table(label=[0, float("nan")]), f"no label in row 2: {TOPIC_LABELS}"),
+    "label 0.5": (topic_table(label=[0.5]), f"the label 0.5 in row 1: {TOPIC_LABELS}"),
+    "label -2": (topic_table(label=[0, -2]), f"the task 'topics' has the label -2 in row 2: {TOPIC_LABELS}"),
     "one label": (topic_table(label=[1] * 40), "no train split with two labels"),
     "no rows": (topic_table()[:0], "no rows in the split 'train'"),
     "text None": (topic_table(text=["a", "b", None]), "no text in row 3"),
@@ -151,12 +166,11 @@ TOPICS = {
 
 
 @pytest.mark.parametrize("case", TOPICS)
-def test_labelled_sentences(tmp_path, capsys, case):
+def test_labelled_sentences(tmp_path, capsys, tiny_model, case):
     table, message = TOPICS[case]
-    (tmp_path / "data" / "topics").mkdir(parents=True)
-    table.to_parquet(tmp_path / "data" / "topics" / "train.parquet")
-    arguments = ["evaluate", "base", "--data", tmp_path / "data", "--tasks", "topics", "--protocol", "senteval"]
-    assert message in fails(capsys, *arguments)
+    write(table, tmp_path / "data" / "topics", "train")
+    options = ["--data", tmp_path / "data", "--tasks", "topics", "--protocol", "senteval"]
+    assert message in fails(capsys, "evaluate", tiny_model, *options)
 
 
 FILES = {
@@ -169,16 +183,15 @@ FILES = {
 
 @pytest.mark.parametrize("case", FILES)
 def test_files(tmp_path, capsys, case):
-    path = tmp_path / "data" / "snli" / "train.parquet"
-    path.parent.mkdir(parents=True)
-    nli_table().to_parquet(path)
-    FILES[case](path)
+    write(nli_table(), tmp_path / "data" / "snli", "train")
+    FILES[case](tmp_path / "data" / "snli" / "train.parquet")
     arguments = ["train", "--data", tmp_path / "data", "--nli-split", "train", "--out", tmp_path / "run"]
     message = fails(capsys, *arguments)
     assert "snli" in message
     assert not (tmp_path / "run").exists()
 
 
+MODEL = "MODEL"  # stands for the folder of a model without a head
 NAMES = {
     "recipe": (["train", "--recipe", "card2"], "no recipe 'card2'"),
     "profile": (["train", "--profile", "tiny"], "no profile 'tiny'"),
@@ -196,19 +209,23 @@ NAMES = {
     "resume": (["train", "--resume"], "no unfinished run to resume"),
     "task": (["evaluate", "base", "--tasks", "sts,nope"], "no task 'nope'"),
     "no task": (["evaluate", "base", "--tasks", ","], "no task"),
-    "protocol": (["evaluate", "base", "--tasks", "opinion", "--protocol", "five"], "no protocol 'five'"),
-    "precision": (["evaluate", "base", "--tasks", "sts", "--precision", "int8"], "no precision 'int8'"),
+    "protocol": (["evaluate", MODEL, "--tasks", "opinion", "--protocol", "five"], "no protocol 'five'"),
+    "precision": (["evaluate", MODEL, "--tasks", "sts", "--precision", "int8"], "no precision 'int8'"),
     "model": (["evaluate", "nowhere_at_all", "--tasks", "sts"], "does not exist"),
-    "head": (["evaluate", "base", "--tasks", "nli"], "no NLI head"),
+    "head": (["evaluate", MODEL, "--tasks", "nli"], "no NLI head"),
+    "half a pair": (["predict", MODEL, "--premise", "only"], "either --premise and --hypothesis, or --input"),
+    "no output": (["predict", MODEL, "--input", "pairs.csv"], "--input needs --output"),
+    "head for labels": (["predict", MODEL, "--premise", "a", "--hypothesis", "b"], "no NLI head"),
     "card": (["card", "nowhere_at_all"], "does not exist"),
     "turns": (["bench", "--rounds", "0"], "at least 1"),
 }
 
 
 @pytest.mark.parametrize("case", NAMES)
-def test_names_and_numbers(tmp_path, capsys, monkeypatch, case):
+def test_names_and_numbers(tmp_path, capsys, monkeypatch, tiny_model, case):
     monkeypatch.chdir(tmp_path)
     arguments, message = NAMES[case]
+    arguments = [tiny_model if argument is MODEL else argument for argument in arguments]
     if arguments[0] == "train":
         arguments = [*arguments, "--out", tmp_path / "run"]
     assert message in fails(capsys, *arguments)
@@ -256,9 +273,14 @@ ODD = {
 }
 
 
+@pytest.fixture(scope="module")
+def classifier(tiny_run):
+    return tiny_run.classifier("cpu")
+
+
 @pytest.mark.parametrize("case", ODD)
-def test_odd_sentences_get_an_answer(tiny_run, case):
-    chances = tiny_run.classifier("cpu").predict_proba(*[[sentence] for sentence in ODD[case]])
+def test_odd_sentences_get_an_answer(classifier, case):
+    chances = classifier.predict_proba(*[[sentence] for sentence in ODD[case]])
     assert chances.shape == (1, 3)
     assert np.isfinite(chances).all()
     assert chances.sum() == pytest.approx(1, abs=1e-5)
@@ -266,16 +288,16 @@ def test_odd_sentences_get_an_answer(tiny_run, case):
 
 @given(st.lists(st.text(alphabet=st.characters(), max_size=80), min_size=1, max_size=6))
 @settings(max_examples=40, deadline=None)
-def test_any_text_has_an_embedding(base, texts):
-    embeddings = EncodeOnce(base).encode(texts)
-    assert embeddings.shape == (len(texts), 384)
+def test_any_text_has_an_embedding(tiny, texts):
+    embeddings = EncodeOnce(tiny).encode(texts)
+    assert embeddings.shape == (len(texts), SIZE)
     assert np.isfinite(embeddings).all()
 
 
-def test_constant_sentences_have_no_correlation(base):
+def test_constant_sentences_have_no_correlation(tiny):
     pairs = corpora.Dataset.from_dict({"sentence1": ["a"] * 3, "sentence2": ["b"] * 3, "score": [1.0, 2.0, 3.0]})
     with pytest.raises(UsageError, match="the cosines of all pairs are the same"):
-        sts_scores(EncodeOnce(base), pairs, "same")
+        sts_scores(EncodeOnce(tiny), pairs, "same")
 
 
 def test_the_api_says_the_same(tmp_path):

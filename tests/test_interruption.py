@@ -7,44 +7,44 @@ import random
 import shutil
 import subprocess
 import sys
+import threading
 import time
 
-import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from stlib.__main__ import main
 from stlib.errors import UsageError
-from stlib.runs import one_writer
+from stlib.runs import Run, one_writer
 from stlib.training import find_or_train, is_whole, last_checkpoint, train
-from tests.conftest import weights
-
-COMMAND = (
-    sys.executable, "-m", "stlib", "train", "--recipe", "trained_head", "--nli-split", "train[:1280]", "--max-steps", "36",
-    "--log-every", "3",
-)  # fmt: skip
+from tests.conftest import assert_same_run, weights
 
 
-def start(out, *more):
+def launch(model, out, *more):
+    """A process that trains ``model`` for 120 steps, with checkpoints at 60 and 120."""
+    options = ("--recipe", "trained_head", "--nli-split", "train[:3840]", "--log-every", "5")
+    command = [sys.executable, "-m", "stlib", "train", *options, "--start", str(model), "--out", str(out), *more]
     environment = {**os.environ, "TQDM_DISABLE": "1"}
-    return subprocess.Popen(
-        [*COMMAND, "--out", str(out), *more], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def wait_until_begun(process, out):
+    """Return at the moment when the run's first file is there."""
+    while not (out / "unfinished.json").exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.soak)])
-def test_runs_killed_at_a_random_moment_end_with_the_same_bits(tmp_path, kills):
+def test_runs_killed_at_a_random_moment_end_with_the_same_bits(tmp_path, tiny_model, kills):
     """The moment is random in time, so it falls into steps, into the writing of checkpoints and into the last writing."""
-    whole = start(tmp_path / "whole")
-    while not (tmp_path / "whole" / "unfinished.json").exists():
-        assert whole.poll() is None, whole.stderr.read()
-        time.sleep(0.01)
+    whole = launch(tiny_model, tmp_path / "whole")
+    wait_until_begun(whole, tmp_path / "whole")
     begun = time.perf_counter()
     assert whole.wait() == 0, whole.stderr.read()
     length = time.perf_counter() - begun  # from the first file that a run writes to its end
-    expected, log = weights(tmp_path / "whole"), (tmp_path / "whole" / "log.csv").read_bytes()
 
     draw = random.Random(0)
     resumed_at = []
@@ -52,29 +52,21 @@ def test_runs_killed_at_a_random_moment_end_with_the_same_bits(tmp_path, kills):
         if len(resumed_at) == kills:
             break
         out = tmp_path / f"run{number}"
-        run = start(out)
-        while not (out / "unfinished.json").exists():
-            assert run.poll() is None, run.stderr.read()
-            time.sleep(0.01)
+        run = launch(tiny_model, out)
+        wait_until_begun(run, out)
         time.sleep(draw.uniform(0, 0.95 * length))
         run.kill()  # SIGKILL; on Windows, TerminateProcess
         if run.wait() == 0 or (out / "run.json").exists():
             length *= 0.9
             continue  # it was faster than the first one: nothing was interrupted
-        again = start(out, "--resume")
-        printed, errors = again.communicate()
+        again = launch(tiny_model, out, "--resume")
+        _, errors = again.communicate()
         assert again.returncode == 0, errors.decode()
-        assert (out / "log.csv").read_bytes() == log, printed.decode()
-        for name, tensor in weights(out).items():
-            assert torch.equal(tensor, expected[name]), (number, name)
+        assert_same_run(out, tmp_path / "whole")
         resumed_at.append(json.loads((out / "run.json").read_text(encoding="utf-8"))["resumed_at_step"])
         assert len(list((out / "checkpoints").glob("checkpoint-*"))) <= 2
-        shutil.rmtree(out)  # a run is large
     assert len(resumed_at) == kills
     assert any(step > 0 for step in resumed_at), resumed_at
-
-
-OPTIONS = {"recipe": "trained_head", "profile": "mini", "nli_split": "train[:192]", "log_every": 1}
 
 
 @contextlib.contextmanager
@@ -101,17 +93,31 @@ def interrupted(monkeypatch, out, at_step=None, **options):
         train(out=out, **options)
 
 
-def test_a_half_written_checkpoint_is_passed_over(tmp_path, tiny_run, monkeypatch):
+@pytest.mark.parametrize("engine", ["packed", "stock"])
+def test_resume_continues_exactly(tmp_path, monkeypatch, six_steps, engine):
+    """A run cut off after its first checkpoint and resumed ends with the same weights, bit for bit, dropout included."""
+    options = {**six_steps, "recipe": "card", "engine": engine}
+    whole, out = train(out=tmp_path / "whole", **options), tmp_path / "cut"
+    interrupted(monkeypatch, out, at_step=5, **options)
+    with pytest.raises(UsageError, match="unfinished run"):
+        Run.load(out)
+    with pytest.raises(UsageError, match="continue it with --resume"):
+        train(out=out, **options)
+    run = train(out=out, resume=True, **options)
+    assert (whole.info["recipe"]["dropout"], run.info["resumed_at_step"]) == (0.1, 4)
+    assert_same_run(out, whole.folder)
+
+
+def test_a_half_written_checkpoint_is_passed_over(tmp_path, tiny_run, monkeypatch, six_steps):
     out = tmp_path / "run"
-    interrupted(monkeypatch, out, **OPTIONS)
+    interrupted(monkeypatch, out, **six_steps)
     settings = json.loads((out / "unfinished.json").read_text(encoding="utf-8"))
     assert last_checkpoint(out, settings) == str(out / "checkpoints" / "checkpoint-6")
     state = out / "checkpoints" / "checkpoint-6" / "trainer_state.json"
     state.write_text(state.read_text(encoding="utf-8")[:-20], encoding="utf-8")
-    assert last_checkpoint(out, settings) == str(out / "checkpoints" / "checkpoint-3")
-    run = train(out=out, resume=True, **OPTIONS)
-    assert run.info["resumed_at_step"] == 3
-    assert all(torch.equal(tensor, weights(tiny_run.folder)[name]) for name, tensor in weights(run.folder).items())
+    assert last_checkpoint(out, settings) == str(out / "checkpoints" / "checkpoint-4")
+    assert train(out=out, resume=True, **six_steps).info["resumed_at_step"] == 4
+    assert_same_run(out, tiny_run.folder)
 
 
 def test_the_last_checkpoint_is_the_one_with_the_most_steps(tmp_path):
@@ -124,86 +130,93 @@ def test_the_last_checkpoint_is_the_one_with_the_most_steps(tmp_path):
         (folder / "rng_state.pth").touch()
     (tmp_path / "unfinished.json").write_text(json.dumps(settings), encoding="utf-8")
     assert last_checkpoint(tmp_path, settings) == str(tmp_path / "checkpoints" / "checkpoint-1000")
-    with pytest.raises(UsageError, match="was started with recipe card, not ranking: resume it with the same settings"):
-        last_checkpoint(tmp_path, {**settings, "recipe": "ranking"})
 
 
-def test_a_run_killed_before_its_first_checkpoint_starts_again(tmp_path, tiny_run, monkeypatch, capsys):
+def test_a_run_killed_before_its_first_checkpoint_starts_again(tmp_path, tiny_run, monkeypatch, capsys, six_steps):
     out = tmp_path / "run"
-    interrupted(monkeypatch, out, at_step=1, **OPTIONS)
-    run = train(out=out, resume=True, **OPTIONS)
+    interrupted(monkeypatch, out, at_step=1, **six_steps)
+    assert train(out=out, resume=True, **six_steps).info["resumed_at_step"] == 0
     assert "has no checkpoint yet: the run starts again" in capsys.readouterr().out
-    assert all(torch.equal(tensor, weights(tiny_run.folder)[name]) for name, tensor in weights(run.folder).items())
+    assert_same_run(out, tiny_run.folder)
 
 
-def test_a_run_killed_while_its_model_was_written_trains_no_further(tmp_path, tiny_run, monkeypatch):
+@pytest.mark.parametrize("limit", [None, 3], ids=["to the end", "stopped early"])
+def test_a_run_killed_while_its_model_was_written_trains_no_further(tmp_path, monkeypatch, six_steps, limit):
     """Also where it stops early: the last checkpoint is then in the middle of an epoch."""
-    for name, limit in {"to the end": None, "stopped early": 4}.items():
-        whole = train(out=tmp_path / f"{name}, whole", max_steps=limit, **OPTIONS)
-        out = tmp_path / name
-        interrupted(monkeypatch, out, max_steps=limit, **OPTIONS)
-        assert (out / "model.tmp").exists()
-        run = train(out=out, max_steps=limit, resume=True, **OPTIONS)
-        assert run.info["steps"] == whole.info["steps"]
-        assert (out / "log.csv").read_bytes() == (whole.folder / "log.csv").read_bytes()
-        assert all(torch.equal(tensor, weights(whole.folder)[name]) for name, tensor in weights(out).items())
-        assert not (out / "model.tmp").exists()
-        assert not (out / "unfinished.json").exists()
+    whole, out = train(out=tmp_path / "whole", max_steps=limit, **six_steps), tmp_path / "run"
+    interrupted(monkeypatch, out, max_steps=limit, **six_steps)
+    assert (out / "model.tmp").exists()
+    run = train(out=out, max_steps=limit, resume=True, **six_steps)
+    assert run.info["steps"] == run.info["resumed_at_step"] == whole.info["steps"]
+    assert_same_run(out, whole.folder)
+    assert not (out / "model.tmp").exists()
+    assert not (out / "unfinished.json").exists()
 
 
-def test_a_run_is_resumed_with_the_same_settings_only(tmp_path, monkeypatch):
+def test_a_run_is_resumed_with_the_same_settings_only(tmp_path, monkeypatch, six_steps):
     out = tmp_path / "run"
-    interrupted(monkeypatch, out, at_step=3, **OPTIONS)
-    for name, value in {"seed": 7, "max_steps": 5, "recipe": "card", "engine": "stock", "log_every": 2}.items():
+    interrupted(monkeypatch, out, at_step=3, **six_steps)
+    for name, value in {"seed": 7, "max_steps": 5, "recipe": "card", "engine": "stock", "log_every": 3}.items():
         with pytest.raises(UsageError, match=rf"was started with {name} .*, not {value}: resume it with the same"):
-            train(out=out, resume=True, **{**OPTIONS, name: value})
+            train(out=out, resume=True, **{**six_steps, name: value})
 
 
-@pytest.mark.slow
+@pytest.fixture
+def threads():
+    """A function that sets how many threads torch computes with; the number from before comes back at the end."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize(("precision", "of_weights", "of_losses"), [("fp32", 1e-4, 1e-4), ("bf16", 0.02, 0.005)])
 def test_another_number_of_threads_changes_the_last_digits_only(
-    tmp_path, monkeypatch, precision, of_weights, of_losses
+    tmp_path, monkeypatch, threads, tiny_model, precision, of_weights, of_losses
 ):
-    """Sums are taken in another order then. After 36 steps, weights and logged losses are equal within these tolerances."""
+    """Sums are taken in another order then. After 12 steps, weights and logged losses are equal within these tolerances."""
     monkeypatch.setenv("STLIB_PRECISION", precision)
-    for threads in ("1", "2"):
-        monkeypatch.setenv("OMP_NUM_THREADS", threads)
-        run = start(tmp_path / threads)
-        assert run.wait() == 0, run.stderr.read()
-    one, two = (weights(tmp_path / threads) for threads in ("1", "2"))
+    runs = []
+    for number in (1, 2):
+        threads(number)
+        runs.append(train("trained_head", out=tmp_path / str(number), nli_split="train[:384]", start=tiny_model))
+    one, two = (weights(run.folder) for run in runs)
+    assert runs[0].info["steps"] == 12
+    print({name: float((one[name] - two[name]).abs().max()) for name in one})
     assert max(float((one[name] - two[name]).abs().max()) for name in one) < of_weights
-    logs = [pd.read_csv(tmp_path / threads / "log.csv")["loss"] for threads in ("1", "2")]
-    assert (logs[0] - logs[1]).abs().max() < of_losses
+    assert (runs[0].log()["loss"] - runs[1].log()["loss"]).abs().max() < of_losses
 
 
-def test_after_ctrl_c_the_next_cell_goes_on(tmp_path, monkeypatch, capsys):
+def test_after_ctrl_c_the_next_cell_goes_on(tmp_path, monkeypatch, capsys, tiny_base):
     """As in a notebook: the cell that trains is interrupted, and is run again."""
     monkeypatch.setenv("STLIB_RUNS", str(tmp_path))
-    monkeypatch.setenv("STLIB_MAX_STEPS", "12")
+    monkeypatch.setenv("STLIB_NLI_SPLIT", "train[:384]")
     with interrupting(monkeypatch, at_step=11):
         find_or_train("trained_head", "mini")
     run = find_or_train("trained_head", "mini")
     assert run.info["resumed_at_step"] == 10
     assert "resuming trained_head at step 10" in capsys.readouterr().out
-    whole = train("trained_head", "mini", out=tmp_path / "whole")
-    for name, tensor in weights(whole.folder).items():
-        assert torch.equal(tensor, weights(run.folder)[name]), name
+    assert_same_run(run.folder, train("trained_head", "mini", out=tmp_path / "whole").folder)
 
 
-def test_two_runs_into_one_folder(tmp_path):
+def test_two_runs_into_one_folder(tmp_path, six_steps):
     with one_writer(tmp_path / "run"), pytest.raises(UsageError, match=r"another process is training into .*run"):
-        train("trained_head", "mini", out=tmp_path / "run", max_steps=2)
+        train(out=tmp_path / "run", **six_steps)
     assert not (tmp_path / "run").exists()
 
 
-def test_a_vanished_checkpoint(tmp_path, tiny_run, monkeypatch, capsys):
-    """The run starts again where all checkpoints are gone, and says so."""
-    shutil.copytree(tiny_run.folder, tmp_path / "run")
-    info = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
-    (tmp_path / "run" / "run.json").rename(tmp_path / "run" / "unfinished.json")
-    shutil.rmtree(tmp_path / "run" / "checkpoints")
-    assert last_checkpoint(tmp_path / "run", info) is None
-    assert "has no checkpoint yet: the run starts again" in capsys.readouterr().out
+def test_a_writer_can_wait_for_the_other(tmp_path):
+    entered = threading.Event()
+
+    def second():
+        with one_writer(tmp_path / "run", wait=True):
+            entered.set()
+
+    thread = threading.Thread(target=second)
+    with one_writer(tmp_path / "run"):
+        thread.start()
+        assert not entered.wait(0.3)
+    assert entered.wait(20)
+    thread.join()
 
 
 @contextlib.contextmanager
@@ -218,25 +231,26 @@ def mounted(folder, option):
 
 
 @pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 400 MB: room for two checkpoints of 270 MB it has not."""
-    folder = tmp_path / "disk"
-    with mounted(folder, "size=400m") as done:
+def small_disk(tmp_path, tiny_run, request):
+    """A file system with room for so many checkpoints as the test says, together with the small files of a run."""
+    checkpoint = tiny_run.folder / "checkpoints" / "checkpoint-6"
+    size = sum(-(-path.stat().st_size // 4_096) * 4_096 for path in checkpoint.iterdir())  # in pages, as on tmpfs
+    with mounted(tmp_path / "disk", f"size={round(request.param * size)}") as done:
         if not done:
             pytest.skip("no file system can be mounted here")
-        yield folder
+        yield tmp_path / "disk"
 
 
-@pytest.mark.slow
-def test_a_full_disk_is_one_sentence_and_leaves_the_checkpoints_before(small_disk):
-    run = start(small_disk / "run")
-    _, errors = run.communicate()
-    assert run.returncode == 2
-    assert len(errors.decode().strip().splitlines()) == 1
-    assert "could not be written" in errors.decode()
-    assert "make room or choose another --out" in errors.decode()
+@pytest.mark.parametrize("small_disk", [1.2, 1.5, 1.8], indirect=True)  # each ends in another file of the second one
+def test_a_full_disk_is_one_sentence_and_leaves_the_checkpoints_before(small_disk, tiny_model, capsys):
+    options = ["--recipe", "trained_head", "--nli-split", "train[:192]", "--log-every", "2"]
+    assert main(["train", *options, "--start", str(tiny_model), "--out", str(small_disk / "run")]) == 2
+    errors = capsys.readouterr().err
+    assert len(errors.strip().splitlines()) == 1
+    assert "could not be written" in errors
+    assert "make room or choose another --out" in errors
     whole = [folder for folder in (small_disk / "run" / "checkpoints").iterdir() if is_whole(folder, 1)]
-    assert len(whole) == 1
+    assert [folder.name for folder in whole] == ["checkpoint-2"]
     load_file(whole[0] / "model.safetensors")
     assert not (small_disk / "run" / "run.json").exists()
 
@@ -255,13 +269,13 @@ def read_only(tmp_path):
             folder.chmod(0o700)
 
 
-def test_a_read_only_folder_is_one_sentence(read_only, tiny_run, tmp_path, capsys):
+def test_a_read_only_folder_is_one_sentence(read_only, tiny_run, tiny_model, tmp_path, capsys):
     pairs = tmp_path / "pairs.csv"
     pairs.write_text("premise,hypothesis\nA man sleeps.,A man rests.\n", encoding="utf-8")
     for arguments in (
-        ["train", "--recipe", "trained_head", "--nli-split", "train[:192]", "--out", str(read_only / "run")],
+        ["train", "--nli-split", "train[:192]", "--start", str(tiny_model), "--out", str(read_only / "run")],
         ["predict", str(tiny_run.folder), "--input", str(pairs), "--output", str(read_only / "labels.csv")],
-        ["evaluate", "base", "--tasks", "sts", "--json", str(read_only / "scores.json")],
+        ["evaluate", str(tiny_model), "--tasks", "sts", "--json", str(read_only / "scores.json")],
     ):
         assert main(arguments) == 2, arguments
         printed = capsys.readouterr().err.strip()

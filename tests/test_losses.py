@@ -5,8 +5,14 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss, SoftmaxLoss
+from sentence_transformers.sentence_transformer.losses import (
+    AnglELoss,
+    CoSENTLoss,
+    CosineSimilarityLoss,
+    MatryoshkaLoss,
+    MultipleNegativesRankingLoss,
+    SoftmaxLoss,
+)
 
 from stlib import corpora
 from stlib.card.model_card import write_card
@@ -17,6 +23,7 @@ from stlib.nli_classifier import NLIClassifier
 from stlib.recipes import CARD, TRAINED_HEAD, Recipe
 from stlib.runs import Run
 from stlib.training import train
+from tests.tiny import SIZE
 
 PAIRS = Dataset.from_dict(
     {
@@ -25,7 +32,6 @@ PAIRS = Dataset.from_dict(
         "label": [0, 2, 0, 1, 2, 1, 1, 0, 2],
     }
 )
-LOSSES = ("softmax", "mnrl", "cosent", "angle", "cosine")
 
 
 def recipe(loss, **changes):
@@ -61,9 +67,10 @@ def test_sts_scores_are_scaled_to_one():
     assert 0.9 < max(rows["label"]) <= 1
 
 
-def test_what_is_trained_on_is_named(tmp_path, capsys):
+def test_what_is_trained_on_is_named(tmp_path, capsys, tiny_model):
     """The mini STS task has no training split, and the line before the run says so."""
-    train(recipe("cosine", data="sts", batch_size=8), "mini", out=tmp_path / "run", max_steps=1)
+    tried = recipe("cosine", data="sts", batch_size=8)
+    train(tried, "mini", out=tmp_path / "run", max_steps=1, start=tiny_model)
     assert "pairs of sts validation from mini corpora, 1 steps of 8" in capsys.readouterr().out
 
 
@@ -78,81 +85,55 @@ def test_the_head_is_frozen_or_enlarged():
     torch.testing.assert_close(head.weight.detach(), TRAINED_HEAD.head_gain * before)
 
 
-def test_dropout_is_the_recipes(base):
-    model = prepare_encoder(replace(CARD, dropout=0.25), copy.deepcopy(base))
+def test_dropout_is_the_recipes(tiny):
+    model = prepare_encoder(replace(CARD, dropout=0.25), copy.deepcopy(tiny))
     assert {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)} == {0.25}
 
 
-def test_without_normalize_only_the_length_changes(base):
-    plain = prepare_encoder(replace(CARD, normalize=False), copy.deepcopy(base))
-    assert len(plain) == len(base) - 1
+def test_without_normalize_only_the_length_changes(tiny):
+    plain = prepare_encoder(replace(CARD, normalize=False), copy.deepcopy(tiny))
+    assert len(plain) == len(tiny) - 1
     plain.eval()
-    u, v = plain.encode(["A man sleeps."]), base.encode(["A man sleeps."])
+    u, v = plain.encode(["A man sleeps."]), tiny.encode(["A man sleeps."])
     assert abs(np.linalg.norm(u) - 1) > 0.1
     np.testing.assert_allclose(u / np.linalg.norm(u), v, atol=1e-6)
 
 
-def test_each_loss_is_the_librarys(base):
-    for loss in LOSSES:
-        assert (
-            type(make_loss(recipe(loss), base))
-            .__name__.lower()
-            .startswith({"mnrl": "multiplenegatives", "cosine": "cosinesimilarity"}.get(loss, loss))
-        )
-    wide = make_loss(recipe("mnrl", matryoshka=(384, 128)), base)
+def test_each_loss_is_the_librarys(tiny):
+    kinds = {
+        "softmax": SoftmaxLoss,
+        "mnrl": MultipleNegativesRankingLoss,
+        "cosent": CoSENTLoss,
+        "angle": AnglELoss,
+        "cosine": CosineSimilarityLoss,
+    }
+    assert {loss: type(make_loss(recipe(loss), tiny)) for loss in kinds} == kinds
+    wide = make_loss(recipe("mnrl", matryoshka=(SIZE, 8)), tiny)
     assert isinstance(wide, MatryoshkaLoss)
-    assert list(wide.matryoshka_dims) == [384, 128]
+    assert list(wide.matryoshka_dims) == [SIZE, 8]
     assert head_of(wide) is None
-    multiplied = make_loss(recipe("softmax", multiply=True), base)
-    assert isinstance(multiplied, SoftmaxLoss)
-    assert head_of(multiplied).in_features == 4 * 384
+    assert head_of(make_loss(recipe("softmax", multiply=True), tiny)).in_features == 4 * SIZE
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [{"loss": loss} for loss in LOSSES]
-    + [{"loss": "softmax", "normalize": False}, {"loss": "softmax", "multiply": True}]
-    + [{"loss": "mnrl", "matryoshka": (384, 64)}],
-    ids=str,
-)
-def test_both_engines_train_the_same_weights(changes, tmp_path, monkeypatch):
-    """Three steps without dropout in fp32: packed and stock end at the same encoder, to rounding."""
-    monkeypatch.setenv("STLIB_PRECISION", "fp32")
-    tried = recipe(**changes, dropout=0.0, train_head=True, epochs=1, batch_size=8)
-    ends = {}
-    for engine in ("packed", "stock"):
-        run = train(tried, "mini", out=tmp_path / engine, nli_split="train[:72]", max_steps=3, engine=engine)
-        ends[engine] = SentenceTransformer(str(run.model_folder), device="cpu").encode(
-            ["A man sleeps.", "Two dogs run."]
-        )
-    np.testing.assert_allclose(ends["packed"], ends["stock"], atol=2e-5, rtol=1e-4)
-
-
-def test_a_run_without_a_head_is_whole_but_for_the_head(tmp_path):
-    run = train(recipe("mnrl", epochs=1, batch_size=8), "mini", out=tmp_path / "run", nli_split="train[:60]")
+def test_a_run_without_a_head_is_whole_but_for_the_head(tmp_path, tiny_model):
+    tried = recipe("mnrl", epochs=1, batch_size=8)
+    run = train(tried, "mini", out=tmp_path / "run", nli_split="train[:60]", start=tiny_model)
     assert (run.info["rows"], run.info["head_moved"]) == (20, None)
     assert "MultipleNegativesRankingLoss" in (run.folder / "README.md").read_text(encoding="utf-8")
     with pytest.raises(UsageError, match="holds no NLI head"):
         run.classifier("cpu")
     assert not run.has_head()
     assert "Semantic Similarity" in write_card(run, Source("mini")).read_text(encoding="utf-8")
-    again = train(
-        recipe("cosent", data="sts", epochs=1, batch_size=8),
-        "mini",
-        out=tmp_path / "next",
-        start=run.folder,
-        max_steps=2,
-    )
+    after = recipe("cosent", data="sts", epochs=1, batch_size=8)
+    again = train(after, "mini", out=tmp_path / "next", start=run.folder, max_steps=2)
     assert again.info["start"] == str(run.folder)
     assert Run.load(again.folder).info["rows"] == len(corpora.sts("sts", "validation", Source("mini")))
 
 
-def test_a_head_that_sees_the_product_is_loaded_with_it(tmp_path):
-    run = train(
-        recipe("softmax", multiply=True, normalize=False, train_head=True, epochs=1), "mini", out=tmp_path / "run",
-        nli_split="train[:64]",
-    )  # fmt: skip
+def test_a_head_that_sees_the_product_is_loaded_with_it(tmp_path, tiny_model):
+    tried = recipe("softmax", multiply=True, normalize=False, train_head=True, epochs=1)
+    run = train(tried, "mini", out=tmp_path / "run", nli_split="train[:64]", start=tiny_model)
     loaded = NLIClassifier.load(run.model_folder, device="cpu")
     assert loaded.multiply
-    assert loaded.head.in_features == 4 * 384
+    assert loaded.head.in_features == 4 * SIZE
     assert loaded.predict_proba(["A man sleeps."], ["A person rests."]).sum() == pytest.approx(1)

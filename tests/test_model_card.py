@@ -14,19 +14,29 @@ from stlib.card.model_card import effective_settings, write_card
 from stlib.card.published import published_card
 from stlib.card.reading import read_card
 from stlib.errors import UsageError
-from stlib.runs import Run
+from stlib.runs import Run, load_encoder
 
 
-@pytest.fixture(scope="module")
-def run(tiny_run, tmp_path_factory):
-    """A copy of the tiny run, whose card the tests write anew."""
-    folder = tmp_path_factory.mktemp("card") / "run"
-    shutil.copytree(tiny_run.folder, folder, ignore=shutil.ignore_patterns("checkpoints"))
+def copy_of(run, folder):
+    """A copy of a run, whose card may be written anew."""
+    shutil.copytree(run.folder, folder, ignore=shutil.ignore_patterns("checkpoints"))
     return Run.load(folder)
 
 
 @pytest.fixture(scope="module")
-def card(run):
+def few_test_pairs():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(corpora.MINI_NLI_ROWS, "test", 90)
+        yield
+
+
+@pytest.fixture(scope="module")
+def run(real_run, tmp_path_factory):
+    return copy_of(real_run, tmp_path_factory.mktemp("card") / "run")
+
+
+@pytest.fixture(scope="module")
+def card(run, few_test_pairs):
     return write_card(run, corpora.Source("mini")).read_text(encoding="utf-8")
 
 
@@ -40,14 +50,15 @@ def test_the_library_is_told_what_it_cannot_know(card, run):
     assert (run.model_folder / "README.md").read_text(encoding="utf-8") == card
 
 
-def test_real_pairs_keep_the_id_of_their_data_set_offline(monkeypatch, base):
+def test_real_pairs_keep_the_id_of_their_data_set_offline(monkeypatch, tiny_model):
     from stlib.card.model_card import describe_model
 
     monkeypatch.setattr(
         "sentence_transformers.base.model_card.get_dataset_info", lambda *_: pytest.fail("the hub was asked")
     )
-    describe_model(base, "folder data")
-    data = base.model_card_data
+    model = load_encoder(tiny_model, "cpu")
+    describe_model(model, "folder data")
+    data = model.model_card_data
     data.train_datasets = data.validate_datasets(data.train_datasets)
     assert data.train_datasets == [{"name": "SNLI", "id": "stanfordnlp/snli"}]
     assert data.datasets == ["stanfordnlp/snli"]
@@ -76,9 +87,13 @@ def test_the_effective_settings_are_the_runs(card, run):
     assert "up over 1,000 steps" in settings["schedule"]
 
 
-def test_a_card_has_the_section_after_training_already(tiny_run):
-    assert "### Effective Settings" in (tiny_run.folder / "README.md").read_text(encoding="utf-8")
-    assert "### Effective Settings" in (tiny_run.model_folder / "README.md").read_text(encoding="utf-8")
+def test_a_card_is_there_after_training_already(tiny_run, tiny_model):
+    for folder in (tiny_run.folder, tiny_run.model_folder):
+        text = (folder / "README.md").read_text(encoding="utf-8")
+        assert "### Effective Settings" in text
+        assert "192 training samples" in text
+        assert str(tiny_run.folder.parent) not in text
+        assert str(tiny_model.parent) not in text
 
 
 def test_every_section_of_the_published_card_is_there_and_every_difference_has_a_reason(card):
@@ -118,7 +133,8 @@ def test_nested_facts_are_flattened():
     assert flat({"a": {"b": 1, "c": {}}, "d": 2}) == {"a.b": 1, "a.c": {}, "d": 2}
 
 
-def test_the_command_line(run, capsys):
+def test_the_command_line(tiny_run, tmp_path, capsys, few_test_pairs):
+    run = copy_of(tiny_run, tmp_path / "run")
     assert main(["card", str(run.folder), "--data", "mini"]) == 0
     assert "model card written" in capsys.readouterr().out
     assert main(["card", str(run.folder), "--compare"]) == 0
@@ -128,16 +144,16 @@ def test_the_command_line(run, capsys):
     assert main(["card", str(run.folder / "model")]) == 2
 
 
-def test_a_run_without_its_memory_is_refused(run, tmp_path):
-    shutil.copytree(run.folder, tmp_path / "run")
-    (tmp_path / "run" / "card.json").unlink()
+def test_a_run_without_its_memory_is_refused(tiny_run, tmp_path):
+    run = copy_of(tiny_run, tmp_path / "run")
+    (run.folder / "card.json").unlink()
     with pytest.raises(UsageError, match=r"has no card\.json"):
-        write_card(Run.load(tmp_path / "run"))
+        write_card(run)
 
 
-def test_publishing_sends_encoder_head_and_card(run, card, monkeypatch):
+def test_publishing_sends_encoder_head_and_card(tiny_run, tmp_path, monkeypatch):
     """Up to the network call: what would be uploaded, and to where."""
-    sent = {}
+    run, sent = copy_of(tiny_run, tmp_path / "run"), {}
 
     class Answer:
         repo_id = "you/your-model"

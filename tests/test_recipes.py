@@ -1,6 +1,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from transformers import get_linear_schedule_with_warmup
@@ -21,10 +22,11 @@ from stlib.recipes import (
 CARD_STEPS = 4 * 17_168
 
 
-def closed_form(step, peak, warmup, end):
-    """The learning rate used at ``step``, counted from 1: the schedule's factor after ``step - 1`` steps."""
-    done = step - 1
-    return peak * done / warmup if done < warmup else peak * max(0, end - done) / (end - warmup)
+def closed_form(steps, peak, warmup, end):
+    """The learning rate used at each of ``steps``, counted from 1: the schedule's factor after one step fewer."""
+    done = steps - 1
+    rising = peak * done / max(warmup, 1)
+    return np.where(done < warmup, rising, peak * np.maximum(0, end - done) / (end - warmup))
 
 
 @pytest.mark.parametrize(
@@ -38,13 +40,9 @@ def closed_form(step, peak, warmup, end):
 )
 def test_the_schedule_is_the_closed_form_at_every_step(recipe, warmup, end):
     factor = linear_schedule(recipe.warmup_steps, recipe.schedule_steps or CARD_STEPS)
-    for step in range(1, CARD_STEPS + 1):
-        expected = (
-            closed_form(step, recipe.learning_rate, warmup, end)
-            if warmup
-            else recipe.learning_rate * (end - step + 1) / end
-        )
-        assert recipe.learning_rate * factor(step - 1) == pytest.approx(expected, abs=1e-15)
+    rates = recipe.learning_rate * np.array([factor(step) for step in range(CARD_STEPS)])
+    expected = closed_form(np.arange(1, CARD_STEPS + 1), recipe.learning_rate, warmup, end)
+    np.testing.assert_allclose(rates, expected, rtol=0, atol=1e-15)
 
 
 def test_the_schedule_is_the_librarys():

@@ -13,7 +13,7 @@ import torch
 from packaging.requirements import Requirement
 
 from stlib.training import train
-from tests.test_interruption import OPTIONS, interrupted
+from tests.test_interruption import interrupted
 
 ROOT = Path(__file__).resolve().parents[1]
 CODE = [*ROOT.glob("stlib/**/*.py"), *ROOT.glob("tools/*.py")]
@@ -55,9 +55,9 @@ def test_no_code_from_text_no_shell_no_pickle():
     assert checked > 3_000
 
 
-def test_a_resumed_run_unpickles_weights_only(tmp_path, monkeypatch):
+def test_a_resumed_run_unpickles_weights_only(tmp_path, monkeypatch, six_steps):
     """Optimizer, schedule and random states are the library's files: it must read them as data."""
-    interrupted(monkeypatch, tmp_path / "run", at_step=5, **OPTIONS)
+    interrupted(monkeypatch, tmp_path / "run", at_step=5, **six_steps)
     read, original = [], torch.load
 
     def noting(file, *arguments, **options):
@@ -65,7 +65,7 @@ def test_a_resumed_run_unpickles_weights_only(tmp_path, monkeypatch):
         return original(file, *arguments, **options)
 
     monkeypatch.setattr(torch, "load", noting)
-    train(out=tmp_path / "run", resume=True, **OPTIONS)
+    train(out=tmp_path / "run", resume=True, **six_steps)
     assert {name for name, _ in read} >= {"optimizer.pt", "scheduler.pt"}
     assert all(weights_only for _, weights_only in read), read
 

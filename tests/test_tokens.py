@@ -9,10 +9,14 @@ import torch
 from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import BertTokenizer
 
 from stlib import corpora, tokens
+from stlib.runs import load_encoder
 from stlib.tokens import TokenisedPairs, Tokeniser, tokenise
+from stlib.training import train
 from tests.conftest import REAL_DATA
+from tests.tiny import MAX_LENGTH, vocabulary
 
 ODD = [
     "", " ", "  two  spaces ", "[MASK] is special", "[sep]", "don't stop!!", "caf\u00e9 ol\u00e9", "a\tb\nc", "\u4f60\u597d world",
@@ -51,36 +55,36 @@ def test_all_of_snli_validation_and_test(base):
     assert Tokeniser(base.tokenizer, 256)(pa.array(sentences)).to_pylist() == reference(base.tokenizer, sentences)
 
 
-def test_batches_hold_the_rows_asked_for(base, tmp_path, monkeypatch):
+def test_batches_hold_the_rows_asked_for(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(tokens, "CHUNK", 64)  # several chunks, the last one partly filled
     pairs = corpora.nli("train[:150]", corpora.Source("mini"))
-    path = tokenise(pairs, base.tokenizer, 256, tmp_path / "tokens" / "pairs.arrow")
+    path = tokenise(pairs, tiny.tokenizer, 256, tmp_path / "tokens" / "pairs.arrow")
     dataset = TokenisedPairs(path)
     assert (len(dataset), dataset.texts, dataset.others) == (150, ["sentence_0", "sentence_1"], ["label"])
     rows = random.Random(0).sample(range(150), 40)
     batch = dataset.__getitems__(rows)
     sentences = [pairs[row][name] for name in dataset.texts for row in rows]
-    expected = reference(base.tokenizer, sentences)
+    expected = reference(tiny.tokenizer, sentences)
     assert batch["lengths"] == [len(ids) for ids in expected]
     assert batch["ids"].tolist() == [i for ids in expected for i in ids]
     assert batch["label"].tolist() == [pairs[row]["label"] for row in rows]
     assert batch["label"].dtype == torch.int64
 
 
-def test_tokenised_once_and_never_half(base, tmp_path, monkeypatch):
+def test_tokenised_once_and_never_half(tiny, tmp_path, monkeypatch):
     pairs = corpora.nli("train[:90]", corpora.Source("mini"))
     path = tmp_path / "pairs.arrow"
     monkeypatch.setattr(Tokeniser, "__call__", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        tokenise(pairs, base.tokenizer, 256, path)
+        tokenise(pairs, tiny.tokenizer, 256, path)
     assert not path.exists()
     monkeypatch.undo()
-    tokenise(pairs, base.tokenizer, 256, path)
+    tokenise(pairs, tiny.tokenizer, 256, path)
     written = path.stat().st_mtime_ns
-    assert tokenise(pairs, base.tokenizer, 256, path).stat().st_mtime_ns == written
+    assert tokenise(pairs, tiny.tokenizer, 256, path).stat().st_mtime_ns == written
 
 
-def test_two_runs_may_tokenise_the_same_corpus_at_once(base, tmp_path, monkeypatch):
+def test_two_runs_may_tokenise_the_same_corpus_at_once(tiny, tmp_path, monkeypatch):
     dataset, path, others = corpora.mini_nli("train[:64]"), tmp_path / "pairs.arrow", []
     call = Tokeniser.__call__
 
@@ -89,16 +93,38 @@ def test_two_runs_may_tokenise_the_same_corpus_at_once(base, tmp_path, monkeypat
             others.append(tokens.os.getpid() + 1)
             with monkeypatch.context() as other:
                 other.setattr(tokens.os, "getpid", lambda: others[0])
-                tokenise(dataset, base.tokenizer, 256, path)
+                tokenise(dataset, tiny.tokenizer, 256, path)
         return call(self, texts)
 
     monkeypatch.setattr(Tokeniser, "__call__", call_while_another_process_works)
-    assert len(TokenisedPairs(tokenise(dataset, base.tokenizer, 256, path))) == 64
+    assert len(TokenisedPairs(tokenise(dataset, tiny.tokenizer, 256, path))) == 64
     assert [file.name for file in tmp_path.iterdir()] == ["pairs.arrow"]
 
 
-def test_other_columns_keep_their_type(base, tmp_path):
+def test_every_tokenizer_has_tokens_of_its_own(tmp_path, monkeypatch, tiny_model, six_steps):
+    """Runs on the same pairs share the file of their tokens, but not with a model of another vocabulary or length."""
+    monkeypatch.setenv("STLIB_RUNS", str(tmp_path))
+    numbers = {token: number for number, token in enumerate([*vocabulary()[:5], *reversed(vocabulary()[5:])])}
+    pair = corpora.nli("train[:64]", corpora.Source("mini"))[0]
+    files = []
+    monkeypatch.setattr("stlib.trainer.tokenise", lambda *a, **k: files.append(tokenise(*a, **k)) or files[-1])
+    for name in ("first", "same", "shorter", "other"):
+        model = load_encoder(tiny_model, "cpu")
+        if name == "shorter":
+            model.max_seq_length = 6
+        if name == "other":
+            model[0].processor = BertTokenizer(vocab=numbers, do_lower_case=True, model_max_length=MAX_LENGTH)
+        model.save_pretrained(str(tmp_path / name), create_model_card=False)
+        options = {**six_steps, "nli_split": "train[:64]", "max_steps": 1, "engine": "packed"}
+        train(out=tmp_path / f"run, {name}", **{**options, "start": tmp_path / name})
+        batch = TokenisedPairs(files[-1]).__getitems__([0])
+        expected = reference(model.tokenizer, [pair["sentence_0"], pair["sentence_1"]], model.max_seq_length)
+        assert batch["ids"].tolist() == [number for sentence in expected for number in sentence], name
+    assert files[0] == files[1]
+
+
+def test_other_columns_keep_their_type(tiny, tmp_path):
     scored = Dataset.from_dict({"a": ["one", "two"], "b": ["three", "four"], "score": [0.25, 1.0]})
-    batch = TokenisedPairs(tokenise(scored, base.tokenizer, 256, tmp_path / "scored.arrow")).__getitems__([1, 0])
+    batch = TokenisedPairs(tokenise(scored, tiny.tokenizer, 256, tmp_path / "scored.arrow")).__getitems__([1, 0])
     np.testing.assert_allclose(batch["score"].numpy(), [1.0, 0.25])
     assert batch["score"].is_floating_point()

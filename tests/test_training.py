@@ -1,7 +1,8 @@
 import itertools
 import json
 import math
-import re
+import shutil
+import threading
 
 import numpy as np
 import pandas as pd
@@ -13,27 +14,24 @@ from sentence_transformers.sentence_transformer.losses import SoftmaxLoss
 from transformers import set_seed
 
 from stlib import corpora
-from stlib.base_model import load_base
 from stlib.errors import UsageError
 from stlib.profiles import get_profile
 from stlib.recipes import get_recipe
-from stlib.runs import Run
+from stlib.runs import load_encoder, one_writer
 from stlib.trainer import NLITrainer
 from stlib.training import (
     SEED,
     check_folder,
     count_epochs,
     default_folder,
-    expected_time,
     find_or_train,
     is_fitted,
     make_request,
     steps_an_epoch,
     train,
 )
-from tests.conftest import weights
-
-TINY = {"profile": "mini", "nli_split": "train[:192]"}
+from tests.conftest import assert_same_run
+from tests.tiny import SIZE
 
 
 @pytest.mark.parametrize(
@@ -54,21 +52,17 @@ def test_a_recipe_of_a_length_keeps_its_schedule_but_at_mini(recipe, profile, fi
     assert count_epochs(get_recipe(recipe), get_profile(profile)) == epochs
 
 
-def test_max_steps_never_reshapes_the_schedule(tmp_path):
+def test_max_steps_never_reshapes_the_schedule(tmp_path, tiny_model):
     """Three steps of the card's recipe are its first three: 2e-5 is reached at step 1,000, not at the end of the run."""
-    short = train("card", "small", out=tmp_path / "run", data="mini", nli_split="train[:64]", max_steps=3, log_every=1)
+    short = train(
+        "card", "small", out=tmp_path / "run", data="mini", nli_split="train[:64]", max_steps=3, log_every=1,
+        start=tiny_model,
+    )  # fmt: skip
     assert short.log()["learning_rate"].tolist() == pytest.approx([0, 2e-8, 4e-8])
     assert (short.info["recipe"]["warmup_steps"], short.info["recipe"]["schedule_steps"]) == (1_000, 68_668)
 
 
-def test_the_expected_time_grows_with_the_steps():
-    hours = re.search(r"about ([\d.]+) hours", expected_time(68_672, "packed", "bf16"))
-    assert 1 < float(hours[1]) < 24
-    assert expected_time(10, "packed", "bf16").startswith("about 2 minutes on two cores")
-    assert expected_time(68_672, "stock", "fp32") != expected_time(68_672, "packed", "fp32")
-
-
-def test_a_run_folder_has_all_its_parts(tiny_run):
+def test_a_run_folder_has_all_its_parts(tiny_run, tiny_model):
     names = {path.name for path in tiny_run.folder.iterdir()}
     assert names == {"model", "log.csv", "run.json", "README.md", "card.json", "checkpoints"}
     assert {"nli_head.safetensors", "nli_head.json", "model.safetensors", "modules.json"} <= {
@@ -76,7 +70,7 @@ def test_a_run_folder_has_all_its_parts(tiny_run):
     }
     info = tiny_run.info
     assert (info["steps"], info["total_steps"], info["rows"], info["seed"]) == (6, 6, 192, 42)
-    assert info["recipe"]["name"] == "trained_head"
+    assert (info["recipe"]["name"], info["start"]) == ("trained_head", str(tiny_model))
     assert info["data_fingerprint"] == corpora.fingerprint(corpora.nli("train[:192]", corpora.Source("mini")))
     assert {"torch", "sentence-transformers", "python"} <= set(info["versions"])
     assert info["seconds"] > 0
@@ -99,88 +93,37 @@ def test_the_model_loads_with_the_plain_library_and_equals_the_classifiers(tiny_
     assert np.linalg.norm(plain.encode(sentences), axis=1) == pytest.approx([1, 1], abs=1e-5)
 
 
-def test_the_model_card_is_written_with_base_model_and_size(tiny_run):
-    card = (tiny_run.folder / "README.md").read_text(encoding="utf-8")
-    assert "base_model: sentence-transformers/all-MiniLM-L6-v2" in card
-    assert "loss:SoftmaxLoss" in card
-    assert "192 training samples" in card
-    assert str(tiny_run.folder.parent) not in card
-
-
-def test_same_seed_same_run_and_head_and_encoder_move(tiny_run, tmp_path, base):
-    again = train("trained_head", out=tmp_path / "again", log_every=2, **TINY)
-    assert (again.folder / "log.csv").read_bytes() == (tiny_run.folder / "log.csv").read_bytes()
-    for name, tensor in weights(tiny_run.folder).items():
-        assert torch.equal(tensor, weights(again.folder)[name]), name
+def test_same_seed_same_run_and_head_and_encoder_move(tiny_run, tmp_path, tiny, six_steps):
+    again = train(out=tmp_path / "again", **six_steps)
+    assert_same_run(again.folder, tiny_run.folder)
     assert tiny_run.info["head_moved"] > 0
-    before, after = base.state_dict(), again.classifier("cpu").encoder.state_dict()
+    before, after = tiny.state_dict(), again.encoder("cpu").state_dict()
     assert before.keys() == after.keys()
-    assert sum(not torch.equal(before[name], after[name]) for name in before) > 50
+    assert [name for name in before if torch.equal(before[name], after[name])] == [
+        "0.model.pooler.dense.weight",  # mean pooling does without it
+        "0.model.pooler.dense.bias",
+    ]
 
 
-def test_a_frozen_head_does_not_move_by_one_bit(tmp_path):
+def test_a_frozen_head_does_not_move_by_one_bit(tmp_path, tiny_model, six_steps):
     set_seed(SEED)
-    at_first = SoftmaxLoss(load_base("cpu"), 384, num_labels=3).classifier.state_dict()
-    run = train("card", out=tmp_path / "frozen", **TINY)
+    at_first = SoftmaxLoss(load_encoder(tiny_model, "cpu"), SIZE, num_labels=3).classifier.state_dict()
+    run = train(out=tmp_path / "frozen", **{**six_steps, "recipe": "card"})
     at_last = load_file(run.model_folder / "nli_head.safetensors")
     assert all(torch.equal(at_first[name], at_last[name]) for name in at_first)
     assert run.info["head_moved"] == 0.0
 
 
-def test_max_steps_stops_early_and_keeps_the_schedule(tiny_run, tmp_path):
-    run = train("trained_head", out=tmp_path / "short", max_steps=4, log_every=2, **TINY)
+def test_max_steps_stops_early_and_keeps_the_schedule(tiny_run, tmp_path, six_steps):
+    run = train(out=tmp_path / "short", max_steps=4, **six_steps)
     assert (run.info["steps"], run.info["total_steps"]) == (4, 6)
     pd.testing.assert_frame_equal(run.log(), tiny_run.log().iloc[:2])
 
 
-@pytest.mark.parametrize("engine", ["packed", "stock"])
-def test_resume_continues_exactly(tmp_path, monkeypatch, engine):
-    """A run cut off after its first checkpoint and resumed ends with the same weights, bit for bit, dropout included."""
-    import stlib.trainer as trainer
-
-    class Cut(Exception):
-        pass
-
-    def cut(self, args, state, control, **kwargs):
-        if state.global_step == 5:
-            raise Cut
-
-    options = {"recipe": "card", "log_every": 2, "engine": engine, **TINY}
-    whole = train(out=tmp_path / "whole", **options)
-    monkeypatch.setattr(trainer.ProgressBar, "on_step_end", cut)
-    with pytest.raises(Cut):
-        train(out=tmp_path / "cut", **options)
-    monkeypatch.undo()
-    with pytest.raises(UsageError, match="unfinished run"):
-        Run.load(tmp_path / "cut")
-    with pytest.raises(UsageError, match="continue it with --resume"):
-        train(out=tmp_path / "cut", **options)
-    run = train(out=tmp_path / "cut", resume=True, **options)
-    assert (run.folder / "log.csv").read_bytes() == (whole.folder / "log.csv").read_bytes()
-    for name, tensor in weights(whole.folder).items():
-        assert torch.equal(tensor, weights(run.folder)[name]), name
-
-
-def test_bad_input_leaves_nothing_behind(tmp_path):
-    out = tmp_path / "run"
-    for message, options in {
-        "no recipe": {"recipe": "best"},
-        "no profile": {"profile": "huge"},
-        "does not exist": {"data": tmp_path / "nowhere"},
-        "no split": {"nli_split": "dev"},
-        "fewer than one batch": {"nli_split": "train[:31]"},
-        "above zero": {"max_steps": 0},
-        "no unfinished run": {"resume": True},
-    }.items():
-        with pytest.raises(UsageError, match=message):
-            train(**{"recipe": "card", "profile": "mini", "out": out, **options})
-        assert not out.exists(), message
-
-
-def test_a_finished_run_is_not_overwritten(tiny_run):
+def test_a_finished_run_is_not_overwritten(tiny_run, six_steps):
     before = (tiny_run.folder / "run.json").read_bytes()
     with pytest.raises(UsageError, match="already holds a finished run"):
-        train("trained_head", out=tiny_run.folder, **TINY)
+        train(out=tiny_run.folder, **six_steps)
     assert (tiny_run.folder / "run.json").read_bytes() == before
 
 
@@ -191,7 +134,7 @@ def test_a_file_in_the_way_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("engine", ["packed", "stock"])
-def test_every_step_starts_without_gradients(tmp_path, monkeypatch, engine):
+def test_every_step_starts_without_gradients(tmp_path, monkeypatch, six_steps, engine):
     """The library's trainer let those of the head add up from step to step until version 6.2."""
     before, step = [], NLITrainer.training_step
 
@@ -200,14 +143,14 @@ def test_every_step_starts_without_gradients(tmp_path, monkeypatch, engine):
         return step(self, *arguments)
 
     monkeypatch.setattr(NLITrainer, "training_step", noting)
-    train("trained_head", out=tmp_path / "run", engine=engine, **TINY)
+    train(out=tmp_path / "run", engine=engine, **six_steps)
     assert len(before) == 6
     assert all(gradient is None or not gradient.any() for gradients in before for gradient in gradients)
 
 
 @pytest.mark.parametrize("engine", ["packed", "stock"])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_loss_that_is_no_number_stops_the_run(tmp_path, monkeypatch, engine, value):
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path, monkeypatch, six_steps, engine, value):
     """At the step itself, with the batch's pairs; no row of the log has it, as a number or as zero."""
     steps, original = itertools.count(1), SoftmaxLoss.forward
     monkeypatch.setattr(SoftmaxLoss, "forward", lambda *a: original(*a) * (value if next(steps) == 5 else 1))
@@ -217,34 +160,69 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path, monkeypatch, engine, v
         else "the batch of 32 pairs that starts with '"
     )
     with pytest.raises(UsageError, match=rf"the loss is {value} at step 5, on {seen}.*lower the learning rate"):
-        train("trained_head", "mini", out=tmp_path / "run", max_steps=12, log_every=2, engine=engine)
+        train(out=tmp_path / "run", engine=engine, **six_steps)
     assert not (tmp_path / "run" / "run.json").exists()
 
 
-def test_find_or_train_loads_what_fits_and_trains_what_does_not(monkeypatch, tmp_path):
+@pytest.fixture
+def runs(monkeypatch, tmp_path):
+    """A folder for runs, which have two steps at profile mini."""
     monkeypatch.setenv("STLIB_RUNS", str(tmp_path))
     monkeypatch.setenv("STLIB_NLI_SPLIT", "train[:64]")
+    return tmp_path
+
+
+def test_find_or_train_loads_what_fits_and_sets_aside_what_does_not(runs, tiny_base, capsys):
     first = find_or_train("trained_head")
-    assert first.folder == tmp_path / "trained_head-mini-train_64"
+    assert first.folder == runs / "trained_head-mini-train_64"
     written = (first.folder / "run.json").stat().st_mtime_ns
     assert find_or_train("trained_head").folder == first.folder
+    assert "loaded the run trained_head-mini-train_64: 2 steps on 64 pairs" in capsys.readouterr().out
     assert (first.folder / "run.json").stat().st_mtime_ns == written
-    info = json.loads((first.folder / "run.json").read_text())
+    info = json.loads((first.folder / "run.json").read_text(encoding="utf-8"))
     info["recipe"]["learning_rate"] = 1.0
-    (first.folder / "run.json").write_text(json.dumps(info))
-    assert find_or_train("trained_head").info["recipe"]["learning_rate"] < 1.0
+    for number in (1, 2):  # the second time, the first name is taken
+        (first.folder / "run.json").write_text(json.dumps(info), encoding="utf-8")
+        assert find_or_train("trained_head").info["recipe"]["learning_rate"] < 1.0
+        aside = first.folder.with_name(f"{first.folder.name}.old-{number}")
+        assert f"it is now {aside.name}" in capsys.readouterr().out
+        assert json.loads((aside / "run.json").read_text(encoding="utf-8")) == info
+        assert (aside / "model" / "nli_head.safetensors").exists()
 
 
-def test_find_or_train_trains_what_was_asked(monkeypatch, tmp_path):
-    for name, value in {"STLIB_RUNS": str(tmp_path), "STLIB_DATA": "mini", "STLIB_NLI_SPLIT": "train[:64]"}.items():
-        monkeypatch.setenv(name, value)
-    started = []
+def test_find_or_train_sets_aside_an_unfinished_run_that_was_started_otherwise(runs, tiny_base):
+    folder = runs / "trained_head-mini-train_64"
+    folder.mkdir()
+    (folder / "unfinished.json").write_text('{"seed": 7}', encoding="utf-8")
+    assert find_or_train("trained_head").info["seed"] == SEED
+    assert json.loads((folder.with_name(f"{folder.name}.old-1") / "unfinished.json").read_text()) == {"seed": 7}
+
+
+def test_find_or_train_waits_for_the_process_that_trains_the_same_run(runs, tiny_base, monkeypatch):
+    """What that process has trained is loaded, not trained again."""
+    folder = find_or_train("trained_head").folder
+    shutil.move(folder, runs / "elsewhere")
+    monkeypatch.setattr("stlib.training.carry_out", lambda *_: pytest.fail("it trained"))
+    found = []
+    waiting = threading.Thread(target=lambda: found.append(find_or_train("trained_head")))
+    with one_writer(folder):
+        waiting.start()
+        waiting.join(0.5)
+        assert waiting.is_alive()
+        shutil.move(runs / "elsewhere", folder)
+    waiting.join(20)
+    assert [run.folder for run in found] == [folder]
+
+
+def test_find_or_train_trains_what_was_asked(runs, monkeypatch):
+    monkeypatch.setenv("STLIB_DATA", "mini")
+    asked = []
     monkeypatch.setattr(
-        "stlib.training.start_run", lambda plan, out, resume: started.append((plan.settings, out, resume))
+        "stlib.training.carry_out", lambda plan, out, resume: asked.append((plan.settings, out, resume))
     )
     find_or_train()
     find_or_train("card", "full")
-    (first, out, resume), (second, other, _) = started
+    (first, out, resume), (second, other, _) = asked
     assert (first["recipe"], first["profile"], out.name) == ("trained_head", "mini", "trained_head-mini-train_64")
     assert (second["recipe"], second["profile"], other.name) == ("card", "full", "card-full-train_64")
     assert not resume

@@ -26,7 +26,6 @@ ADDRESS = "https://github.com/someone/some-course"
 def own_machine(monkeypatch):
     for variable in where.HOSTS:
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setenv("PYTHONPATH", "")  # pip has to reach its index: here the tests are not offline
 
 
 def stamped(path: Path, address: str):
@@ -49,6 +48,7 @@ def test_on_colab_what_is_there_is_kept(capsys, monkeypatch):
     asked = {}
     monkeypatch.setattr(where, "install", lambda wanted, kept: asked.update(wanted=wanted, kept=kept))
     monkeypatch.setenv("COLAB_RELEASE_TAG", "release-colab")
+    monkeypatch.setenv("PYTHONPATH", "")  # prepare() adds to it
     where.prepare()
     assert asked["wanted"] == where.ranges(ROOT / "pyproject.toml")
     assert asked["kept"]["torch"] == importlib.metadata.version("torch")
@@ -84,7 +84,8 @@ def test_versions_are_compared_as_numbers(requirement, version, old):
     assert where.is_too_old(requirement, version) == old
 
 
-def test_what_cannot_be_installed_is_one_sentence():
+def test_what_cannot_be_installed_is_one_sentence(monkeypatch):
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
     with pytest.raises(UsageError, match=r"pip could not install what the course needs: .*torch") as caught:
         where.install(["torch>=999"], {"torch": importlib.metadata.version("torch")})
     assert "\n" not in str(caught.value)
@@ -149,6 +150,7 @@ def repository(tmp_path_factory):
 @pytest.mark.slow
 def test_alone_on_a_strange_machine(repository, tmp_path, monkeypatch):
     """As on Colab: torch, numpy and an older library are there, the folder is empty but for the notebook."""
+    monkeypatch.setenv("PYTHONPATH", "")  # pip has to reach its index: here the tests are not offline
     venv.create(tmp_path / "machine", with_pip=True)
     python = tmp_path / "machine" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     there = [pinned("torch"), pinned("numpy"), "ipykernel", "sentence-transformers==6.1.0"]

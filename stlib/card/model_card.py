@@ -175,6 +175,7 @@ def effective_settings(info: dict) -> list[tuple[str, str]]:
         ("weight decay", f"{recipe.weight_decay:g} on weights, 0 on biases and LayerNorm"),
         ("schedule", f"linear: {warmup}, then down to zero at step {end:,}"),
         ("steps", f"{info['steps']:,} of {info['total_steps']:,}, {info['batch_size']} {'triplets' if recipe.loss == 'mnrl' else 'pairs'} each"),
+        ("batches", "premises in random order, rows with one premise side by side" if recipe.together else "rows in random order"),
         ("classifier head", head),
         ("gradient clipping", f"norm {recipe.max_grad_norm:g}, the encoder's parameters"),
         ("dropout", f"{recipe.dropout:g}"),

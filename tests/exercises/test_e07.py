@@ -6,9 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from stlib.exercises import find, shortcoming
-from stlib.forensics import lowest_loss
+from stlib import forensics
+from stlib.exercises import e07, find, shortcoming
 from stlib.recipes import linear_schedule
+
+
+def lowest_loss(head, shared_premise):
+    """A shorter descent than the default one, for the check and for the answers: notebook 07 runs the check in full."""
+    return forensics.lowest_loss(head, shared_premise, restarts=2, steps=100)
+
+
+@pytest.fixture(autouse=True)
+def short_descent(monkeypatch):
+    monkeypatch.setattr(e07, "lowest_loss", lowest_loss)
 
 
 def summed(recipe, steps, first=0, rate=True):
