@@ -37,7 +37,9 @@ def tiny_model(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tiny(tiny_model):
     """The tiny encoder itself, which no test may change."""
-    return load_encoder(tiny_model, "cpu")
+    model = load_encoder(tiny_model, "cpu")
+    model.model_card_data.local_files_only = True  # else its card would ask the hub what it is based on
+    return model
 
 
 @pytest.fixture
@@ -63,10 +65,10 @@ def tiny_run(tmp_path_factory, six_steps):
 
 @pytest.fixture(scope="session")
 def real_run(tmp_path_factory, six_steps):
-    """The same run of the real base model, for the tests that are about it."""
+    """The same run of the real base model, for the tests that are about it; one checkpoint, as they are large."""
     from stlib.training import train
 
-    return train(out=tmp_path_factory.mktemp("runs") / "real", **{**six_steps, "start": None})
+    return train(out=tmp_path_factory.mktemp("runs") / "real", **{**six_steps, "start": None, "log_every": 6})
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ def topic_table(**changes):
 def write(table, folder, split):
     """Write a table as ``folder/SPLIT.parquet``. None is written as missing, NaN as a number that is none."""
     folder.mkdir(parents=True)
-    columns = {name: pa.array(list(table[name]), from_pandas=False) for name in table}
+    columns = {name: pa.array(column, from_pandas=column.dtype.kind != "f") for name, column in table.items()}
     pq.write_table(pa.table(columns), folder / f"{split}.parquet")
 
 

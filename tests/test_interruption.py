@@ -169,7 +169,7 @@ def threads():
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize(("precision", "of_weights", "of_losses"), [("fp32", 1e-4, 1e-4), ("bf16", 0.02, 0.005)])
+@pytest.mark.parametrize(("precision", "of_weights", "of_losses"), [("fp32", 1e-5, 1e-4), ("bf16", 0.02, 0.005)])
 def test_another_number_of_threads_changes_the_last_digits_only(
     tmp_path, monkeypatch, threads, tiny_model, precision, of_weights, of_losses
 ):
@@ -181,8 +181,9 @@ def test_another_number_of_threads_changes_the_last_digits_only(
         runs.append(train("trained_head", out=tmp_path / str(number), nli_split="train[:384]", start=tiny_model))
     one, two = (weights(run.folder) for run in runs)
     assert runs[0].info["steps"] == 12
-    print({name: float((one[name] - two[name]).abs().max()) for name in one})
-    assert max(float((one[name] - two[name]).abs().max()) for name in one) < of_weights
+    for name, tensor in one.items():
+        if not name.endswith("key.bias"):  # it adds the same to all scores of a query: its gradient is rounding alone
+            assert (tensor - two[name]).abs().max() < of_weights, name
     assert (runs[0].log()["loss"] - runs[1].log()["loss"]).abs().max() < of_losses
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 from huggingface_hub import HfApi
@@ -14,6 +15,7 @@ from stlib.card.model_card import effective_settings, write_card
 from stlib.card.published import published_card
 from stlib.card.reading import read_card
 from stlib.errors import UsageError
+from stlib.profiles import PROFILES
 from stlib.runs import Run, load_encoder
 
 
@@ -26,7 +28,7 @@ def copy_of(run, folder):
 @pytest.fixture(scope="module")
 def few_test_pairs():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(corpora.MINI_NLI_ROWS, "test", 90)
+        patch.setitem(PROFILES, "mini", replace(PROFILES["mini"], test_rows=90))
         yield
 
 
@@ -96,7 +98,7 @@ def test_a_card_is_there_after_training_already(tiny_run, tiny_model):
         assert str(tiny_model.parent) not in text
 
 
-def test_every_section_of_the_published_card_is_there_and_every_difference_has_a_reason(card):
+def test_every_section_of_the_published_card_is_there_and_every_difference_has_a_reason(card, run):
     differences = compare(card)
     assert not [d.section for d in differences if d.verdict == "only there"]
     unexplained = [d.section for d in differences if d.verdict != "same" and not d.why]
@@ -104,7 +106,8 @@ def test_every_section_of_the_published_card_is_there_and_every_difference_has_a
     assert len([d for d in differences if d.verdict == "same"]) >= 15
     by_section = {d.section: d for d in differences}
     assert "rows: 549367 → 192" in by_section["#### (the data set)"].details
-    assert "learning_rate: 5e-05 → 0.0003" in by_section["#### All Hyperparameters"].details
+    rate = run.info["recipe"]["learning_rate"]
+    assert f"learning_rate: 5e-05 → {rate}" in by_section["#### All Hyperparameters"].details
     assert by_section["### Effective Settings"].verdict == "only here"
 
 

@@ -15,6 +15,7 @@ import warnings
 from pathlib import Path
 
 import matplotlib as mpl
+import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
 import pandas as pd
@@ -24,8 +25,7 @@ from IPython.core.formatters import DisplayFormatter
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from nbval.plugin import coalesce_streams, find_comment_markers, get_sanitize_patterns
 
-mpl.use("agg")
-import matplotlib.pyplot as plt
+plt.switch_backend("agg")
 
 ROOT = Path(__file__).resolve().parents[1]
 SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
@@ -42,12 +42,13 @@ def left_as_found():
     levels = [logger.level for logger in loggers]
     folder, path, environment = Path.cwd(), sys.path[:], dict(os.environ)
     seeds = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    plt.close("all")  # of other tests
     try:
         with mpl.rc_context():
             yield
     finally:
         plt.close("all")
-        pd.reset_option("all")
+        pd.reset_option("^display")
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
         os.chdir(folder)
@@ -154,7 +155,7 @@ def notebook_of(source: str, *outputs):
 
 FRAME = "import pandas as pd\npd.DataFrame({'a': [1.5]})"
 FRAME_HTML = pd.DataFrame({"a": [1.5]})._repr_html_()
-FIGURE = "import matplotlib.pyplot as plt\nplt.figure(figsize=(4, 3), dpi=100)\nplt.show()"
+FIGURE = "import matplotlib.pyplot as plt\nfigure = plt.figure(figsize=(4, 3), dpi=100)\nplt.show()"
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ class Notebook(NotebookClient):
             kernel_name="python3",
             extra_arguments=["--IPKernelApp.log_level=40"],
             resources={"metadata": {"path": str(path.parent)}},
-            shutdown_kernel="immediate",  # where it has to stop; a kernel that is through ends by itself
+            shutdown_kernel="immediate",  # a kernel that is asked to end takes seconds, and has nothing left to write
         )
         self.path, self.turn = path, asyncio.Event()
         self.done, self.doing, self.bar = 0, "the kernel starts", ""
@@ -129,7 +129,6 @@ class Notebook(NotebookClient):
             await self.async_start_new_kernel(**options)
             await self.async_start_new_kernel_client()
             yield
-            await self.km.shutdown_kernel()
         finally:
             if self.km is not None:
                 await self._async_cleanup_kernel()
