@@ -10,7 +10,6 @@ from pathlib import Path
 _root = Path(__file__).parent
 _offline = _root / "tests" / "offline"
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as stlib does, which comes after torch here
 if "PYTEST_XDIST_WORKER" in os.environ:
     # The workers share the cores, and torch reads this when it is imported. All else they inherit from the session.
     os.environ.update(
@@ -35,24 +34,9 @@ _blocked = Path(os.environ["STLIB_BLOCKED"])
 # tests/test_solutions.py executes these, without a kernel for each. Named on the command line, they get one all the same.
 collect_ignore_glob = ["notebooks/solutions/*"]
 
-# The order in which the workers take the files: a few quick ones, to fail early; notebooks 03 and 08, which train what
-# others load; then the rest, the shortest at the end, so that both are busy until it comes.
-ORDER = (
-    "test_recipes",
-    "test_notebooks",
-    "03",
-    "08",
-    "others",
-    "10",
-    "02",
-    "07",
-    "test_solutions",
-    "06",
-    "05",
-    "01",
-    "04",
-    "09",
-)
+# One worker trains in notebook 03 what many others load, while the other has the unit tests; then what takes longest comes
+# first, so that both are busy to the end.
+ORDER = ["test_notebooks", "03", "units", "08", "10", "02", "07", "test_solutions", "06", "05", "01", "09", "04"]
 
 
 def pytest_collection_modifyitems(config, items):
@@ -60,7 +44,7 @@ def pytest_collection_modifyitems(config, items):
 
     def place(item):
         name = item.path.stem if item.path.suffix == ".py" else item.path.stem[:2]
-        return ORDER.index(name if name in ORDER else "others")
+        return ORDER.index(name if name in ORDER else "units")
 
     if config.args == config.getini("testpaths"):
         items.sort(key=place)

@@ -4,11 +4,6 @@ Names are imported when they are first used, so that ``import stlib`` stays quic
 """
 
 import importlib
-import os
-
-# Threads that wait for each other sleep instead of spinning, which costs nothing on an idle machine; beside another
-# program on two cores, work takes less than half as long. torch reads this when it is loaded, after this package.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 __version__ = "0.1.0"
 

@@ -151,7 +151,7 @@ def gradient_norm(flat: Tensor) -> Tensor:
     """
     whole = flat[: len(flat) // NORM_BLOCK * NORM_BLOCK].view(-1, NORM_BLOCK)
     norms = torch.linalg.vector_norm(whole, dim=1), torch.linalg.vector_norm(flat[whole.numel() :])[None]
-    return torch.linalg.vector_norm(torch.cat(norms).double())
+    return torch.linalg.vector_norm(torch.cat(norms).cpu().double())  # on the processor: some GPUs have no float64
 
 
 def times_(values: Tensor, mask: Tensor | None) -> Tensor:

@@ -17,6 +17,23 @@ hypothesis.settings.load_profile("course")
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def templates_compiled_once():
+    """Let jinja remember templates: it compiles the library's card anew for each checkpoint, longer than a tiny run takes."""
+    environment, compiled = pytest.importorskip("jinja2").Environment, {}
+    compile_anew = environment.compile
+
+    def compile_once(self, source, *arguments, **options):
+        key = source, arguments, *options.items()
+        if key not in compiled:
+            compiled[key] = compile_anew(self, source, *arguments, **options)
+        return compiled[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(environment, "compile", compile_once)
+        yield
+
+
 @pytest.fixture(scope="session")
 def base():
     from stlib.base_model import load_base

@@ -22,13 +22,13 @@ def test_two_variants_take_turns_on_the_same_batches(monkeypatch):
     monkeypatch.setattr(bench, "BATCH", 8)
     pairs = corpora.nli("validation[:48]", corpora.Source("mini"))
     said, variants = [], (bench.VARIANTS[0], bench.VARIANTS[-1])
-    table = bench.compare(pairs, steps=6, rounds=1, variants=variants, progress=said.append)
+    table = bench.compare(pairs, steps=5, rounds=1, variants=variants, progress=said.append)
     assert table["variant"].tolist() == ["stock", "packed, bf16"]
     assert len(said) == 2
     stock, packed = table.to_dict("records")
     assert stock["times_stock"] == 1.0
     assert packed["times_stock"] == pytest.approx(stock["seconds_a_step"] / packed["seconds_a_step"], rel=0.02)
-    assert abs(packed["loss_gap"]) < 0.05  # six steps with different dropout: the same batches, so nearly the same loss
+    assert abs(packed["loss_gap"]) < 0.05  # dropout differs, the batches do not: nearly the same loss
     for row in (stock, packed):
         assert row["pairs_a_second"] == pytest.approx(8 / row["seconds_a_step"], rel=0.02, abs=0.51)  # rounded
         assert 0 < row["share_of_product_rate"] < 1.5

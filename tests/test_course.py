@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import re
 import signal
 import sys
 import time
@@ -103,8 +104,8 @@ def test_the_line_shows_the_cells_bar_and_the_written_notebook_does_not(run):
     heading = new_markdown_cell("Text.\n\n## 2. Train it\n\nMore text.")
     out = run({"a": ["import os; print(os.environ['STLIB_PROGRESS'])", heading, bars, "time.sleep(1)"]}, terminal)
     shown = terminal.getvalue()
-    assert "a 2/4 cells, 0:01 · training: 2/9 steps" in shown.replace("0:02", "0:01").replace("0:03", "0:01")
-    assert shown.index("training: 2/9 steps") < shown.index(" · 2. Train it")
+    assert re.search(r"a 2/4 cells, \d:\d\d · training: 2/9 steps", shown)
+    assert shown.rindex("training: 2/9 steps") < shown.rindex(" · 2. Train it")
     outputs = [cell.outputs for cell in nbformat.read(out / "a.ipynb", as_version=4).cells if cell.cell_type == "code"]
     assert outputs[1] == [new_output("stream", name="stdout", text="text\n")]
     assert outputs[2] == [new_output("stream", name="stderr", text="a warning\n")]

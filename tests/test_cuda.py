@@ -312,6 +312,7 @@ def test_curves_stand_beside_those_of_a_processor(gpu):
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_a_dry_run_goes_through_every_part(tmp_path):
     done = subprocess.run(
         [sys.executable, ROOT / "research" / "gpu.py", "--device", "cpu", "--steps", "2", "--limit", "2000",

@@ -171,16 +171,15 @@ def threads():
 
 @pytest.mark.parametrize(("precision", "of_weights", "of_losses"), [("fp32", 1e-5, 1e-4), ("bf16", 0.02, 0.005)])
 def test_another_number_of_threads_changes_the_last_digits_only(
-    tmp_path, monkeypatch, threads, tiny_model, precision, of_weights, of_losses
+    tmp_path, monkeypatch, threads, six_steps, precision, of_weights, of_losses
 ):
-    """Sums are taken in another order then. After 12 steps, weights and logged losses are equal within these tolerances."""
+    """Sums are taken in another order then. After six steps, weights and logged losses are equal within these tolerances."""
     monkeypatch.setenv("STLIB_PRECISION", precision)
     runs = []
     for number in (1, 2):
         threads(number)
-        runs.append(train("trained_head", out=tmp_path / str(number), nli_split="train[:384]", start=tiny_model))
+        runs.append(train(out=tmp_path / str(number), **six_steps))
     one, two = (weights(run.folder) for run in runs)
-    assert runs[0].info["steps"] == 12
     for name, tensor in one.items():
         if not name.endswith("key.bias"):  # it adds the same to all scores of a query: its gradient is rounding alone
             assert (tensor - two[name]).abs().max() < of_weights, name

@@ -106,7 +106,7 @@ def test_embeddings_and_gradients_are_the_librarys(shared, lengths, seed):
     assert_both_engines_agree(shared, lengths, seed)
 
 
-@settings(max_examples=3)
+@settings(max_examples=2)
 @given(lengths=st.lists(st.integers(1, 64), min_size=1, max_size=5), seed=st.integers(0, 2**16))
 @example(lengths=[1, 256, 17, 16, 40], seed=0)
 def test_so_they_are_at_the_size_of_the_base_model(real, lengths, seed):
@@ -310,9 +310,9 @@ def test_a_hundred_bf16_steps_on_real_pairs_follow_stock(tmp_path, monkeypatch):
     assert means["packed"] == pytest.approx(means["stock"], abs=0.005)
 
 
-@pytest.mark.parametrize("length", [1, 7, 65_536, 65_537, 11_720_448, 22_700_000])
+@pytest.mark.parametrize("length", [1, 7, 65_536, 65_537, 22_713_216])
 def test_gradients_are_clipped_as_the_library_clips(length):
-    """At the lengths of small tensors, of all words and of the whole base model, with numbers of very different sizes.
+    """From one number to as many as the base model has, of very different sizes.
 
     The library computes in float64 here: its own float32 sum over so many numbers is off in the fourth digit.
     """
@@ -324,8 +324,12 @@ def test_gradients_are_clipped_as_the_library_clips(length):
     nn.utils.clip_grad_norm_([parameter], exact / 3)
     assert float(clip(ours, exact / 3)) == pytest.approx(exact, rel=1e-6)
     torch.testing.assert_close(ours, parameter.grad.float(), rtol=1e-5, atol=0)
-    clip(flat, exact * 3)
-    assert flat.double().norm() == pytest.approx(exact, rel=1e-9)  # short enough: left as it is
+
+
+def test_short_gradients_are_left_as_they_are():
+    flat = torch.tensor([3.0, 4.0])
+    assert clip(flat, 5.5) == 5
+    assert flat.tolist() == [3, 4]
 
 
 def clip(gradients, largest):

@@ -23,7 +23,7 @@ CARD_STEPS = 4 * 17_168
 
 
 def closed_form(steps, peak, warmup, end):
-    """The learning rate used at each of ``steps``, counted from 1: the schedule's factor after one step fewer."""
+    """Return the learning rates used at ``steps``, counted from 1: those of the schedule after one step fewer."""
     done = steps - 1
     rising = peak * done / max(warmup, 1)
     return np.where(done < warmup, rising, peak * np.maximum(0, end - done) / (end - warmup))

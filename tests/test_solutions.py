@@ -66,7 +66,7 @@ def own_state():
 
 
 class Cell:
-    """The execution of one cell: ``outputs`` are what a kernel would have sent."""
+    """One cell at work; ``outputs`` are what a kernel would have sent."""
 
     def __init__(self):
         self.outputs = []
@@ -91,9 +91,9 @@ class Cell:
             self.outputs.append(new_output("stream", name=stream, text=text))
 
 
-def execute(notebook, name: str):
-    """Yield each code cell with its outputs, those of one namespace in order."""
-    namespace = {"__name__": "__main__"}
+def execute(notebook, name: str) -> list[tuple]:
+    """Return each code cell with the outputs that it has now, all executed in order and in one namespace."""
+    executed, namespace = [], {"__name__": "__main__"}
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     with warnings.catch_warnings(record=True) as warned, pytest.MonkeyPatch.context() as patch:
         for category in HIDDEN_WARNINGS:
@@ -107,11 +107,12 @@ def execute(notebook, name: str):
             now.wrote("stdout", out.getvalue())
             now.wrote("stderr", err.getvalue() + "".join(str(found.message) for found in warned))
             warned.clear()
-            yield cell, now.outputs
+            executed.append((cell, now.outputs))
+    return executed
 
 
 def texts(outputs: list) -> dict[str, list]:
-    """What the outputs say, by stream or MIME type; an error, which no output here can equal, by its kind."""
+    """Return what the outputs say, by stream or MIME type; a committed error, too, which nothing here can equal."""
     found = {}
     for output in coalesce_streams(outputs):
         said = {output.name: output.text} if output.output_type == "stream" else output.get("data", {"error": output})
@@ -231,7 +232,7 @@ random.seed(1), np.random.seed(1), torch.manual_seed(1)"""
 
     before = state()
     with left_as_found():
-        list(execute(notebook_of(source), "a notebook"))
+        execute(notebook_of(source), "a notebook")
         assert all(one != other for one, other in zip(before, state(), strict=True))
     assert state() == before
     assert not plt.get_fignums()
