@@ -3,8 +3,8 @@
     python tools/course.py                  profile mini, no network, minutes on two cores
     STLIB_PROFILE=small STLIB_DATA=… python tools/course.py
 
-While a notebook works, the kernel of the next one starts and imports, and waits for its turn. The executed notebooks and
-their figures go to runs/course/; the committed notebooks stay as they are.
+One kernel runs them all, so that the libraries are imported once; each notebook starts with an empty namespace. (The tests
+give each a kernel of its own.) The executed notebooks and their figures go to runs/course/; the committed ones stay as they are.
 """
 
 import asyncio
@@ -16,20 +16,23 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+from nbformat.v4 import new_code_cell, new_notebook
 
 from notebooks import course_notebooks
 from stlib.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[1]
 CORE = ("01", "02", "03", "04", "05", "06")
-AHEAD = 2  # code cells that run before a notebook's turn: the set-up cell and the imports
 PAUSE = 10  # seconds between two lines where the output is no terminal
+# What the kernel does first and last. This process itself imports nothing that takes long.
+PREPARE = f"import sys; sys.path.insert(0, {str(ROOT / 'tools')!r}); import course; course.prepare()"
+SUMMARISE = f"import sys; sys.path.insert(0, {str(ROOT / 'tools')!r}); import course; course.summarise()"
 
 
 def main() -> int:
@@ -38,106 +41,109 @@ def main() -> int:
     started = time.perf_counter()
     paths = [path for path in course_notebooks() if path.name[:2] in CORE]
     try:
-        out = asyncio.run(run_course(paths, prepare, Screen(sys.stdout)))
+        summary = asyncio.run(run_course(paths, PREPARE, SUMMARISE, Screen(sys.stdout)))
     except UsageError as error:
         print(f"course: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\ncourse: interrupted, and all kernels are shut down", file=sys.stderr)
+        print("\ncourse: interrupted, and the kernel is shut down", file=sys.stderr)
         return 130
-    if out is None:
+    if summary is None:
         return 1
     print(f"\ncourse finished in {(time.perf_counter() - started) / 60:.1f} minutes\n")
-    print(summary(out))
+    print(summary, end="")
     return 0
 
 
-def prepare() -> Path:
-    """Return the new folder of the executed notebooks. Raises UsageError where the data cannot be had."""
-    from stlib.profiles import runs_folder  # seconds of imports, while the first kernel starts
+def prepare() -> None:
+    """Print the folder for the executed notebooks. Raises UsageError if the data cannot be had."""
+    from stlib.profiles import runs_folder
     from stlib.training import check_data
 
     check_data()
-    out = runs_folder() / "course"
-    (out / "figures").mkdir(parents=True, exist_ok=True)
-    return out
+    print((runs_folder() / "course").resolve())
 
 
-async def run_course(paths: list[Path], prepare: Callable[[], Path], screen: "Screen") -> Path | None:
-    """Run the notebooks in order, one kernel ahead, and return the folder with them, or None where one stopped."""
+async def run_course(paths: list[Path], before: str, after: str, screen: "Screen") -> str | None:
+    """Run the notebooks in order in one kernel, and return what it prints at the end, or None if a notebook stopped.
+
+    Args:
+        before: code for the kernel that prints the folder for the executed notebooks.
+        after: code for the kernel that prints the result.
+
+    Raises:
+        UsageError: ``before`` raised one.
+    """
+    client = Client(new_notebook(), "", paths[0].parent)
+    client.create_kernel_manager()
     try:
-        ahead = Notebook(paths[0])
-        prepared = asyncio.create_task(asyncio.to_thread(prepare))
-        await screen.follow(prepared, lambda seconds: f"checking the data, {clock(seconds)}")
-        out = prepared.result()
-        for following in [*paths[1:], None]:
-            current, ahead = ahead, following and Notebook(following)
-            if not await finish(current, out, screen):
+        await client.async_start_new_kernel(env={**os.environ, "STLIB_PROGRESS": "text"})
+        await client.async_start_new_kernel_client()
+        out = Path((await ask(client, before, "checking the data", screen)).strip())
+        (out / "figures").mkdir(parents=True, exist_ok=True)
+        for path in paths:
+            notebook = Client(nbformat.read(path, as_version=4), path.stem, path.parent, client)
+            if not await finish(notebook, out / path.name, screen):
                 return None
-        return out
+        return await ask(client, after, "putting the results together", screen)
     finally:
-        await cancel_all()
+        await client._async_cleanup_kernel()
 
 
-async def finish(notebook: "Notebook", out: Path, screen: "Screen") -> bool:
-    """Let a notebook run to its end and write it to ``out``. Returns False, and says why, where it stopped before."""
-    notebook.turn.set()
+async def ask(kernel: "Client", code: str, doing: str, screen: "Screen") -> str:
+    """Return what ``code`` prints in the kernel. Raises UsageError with its text if the code raises one."""
+    client = Client(new_notebook(cells=[new_code_cell(code)]), doing, kernel.folder, kernel)
     try:
-        await screen.follow(notebook.task, notebook.progress)
+        await screen.follow(client.async_execute(), lambda seconds: f"{doing}, {clock(seconds)}")
+    except CellExecutionError as error:
+        if error.ename == "UsageError":
+            raise UsageError(error.evalue) from None
+        raise
+    return "".join(output.text for output in client.nb.cells[0].outputs if output.output_type == "stream")
+
+
+async def finish(notebook: "Client", target: Path, screen: "Screen") -> bool:
+    """Let a notebook run to its end and write it to ``target``. Return False, and say why, if it stopped before."""
+    try:
+        await screen.follow(notebook.async_execute(), notebook.progress)
+    except Exception as error:  # whatever it is: of the cell, or of a kernel that has died
+        name, text = type(error).__name__, str(error)
+        if isinstance(error, CellExecutionError):
+            name, text = error.ename, error.evalue
+        print(f"course: {target.name} stopped: {name}: {text.partition(chr(10))[0]}", file=sys.stderr)
+        return False
     finally:
-        nbformat.write(notebook.nb, out / notebook.path.name)
-    error = notebook.task.exception()
-    if error is None:
-        save_figures(notebook.nb, notebook.path.stem, out / "figures")
-        return True
-    name, text = type(error).__name__, str(error)
-    if isinstance(error, CellExecutionError):
-        name, text = error.ename, error.evalue
-    print(f"course: {notebook.path.name} stopped: {name}: {text.partition(chr(10))[0]}", file=sys.stderr)
-    return False
+        nbformat.write(notebook.nb, target)
+    save_figures(notebook.nb, target.stem, target.parent / "figures")
+    return True
 
 
-async def cancel_all() -> None:
-    """Cancel what still runs, such as the kernel that was started ahead, and wait until it is gone."""
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
+class Client(NotebookClient):
+    """A notebook that runs in the kernel of another one, in an empty namespace."""
 
-
-class Notebook(NotebookClient):
-    """A notebook that runs in a task of its own, and waits for its turn after two code cells."""
-
-    def __init__(self, path: Path):
+    def __init__(self, notebook, name: str, folder: Path, kernel: "Client | None" = None):
         super().__init__(
-            nbformat.read(path, as_version=4),
+            notebook,
             timeout=None,
             kernel_name="python3",
             extra_arguments=["--IPKernelApp.log_level=40"],
-            resources={"metadata": {"path": str(path.parent)}},
+            resources={"metadata": {"path": str(folder)}},
             shutdown_kernel="immediate",  # a kernel that is asked to end takes seconds, and has nothing left to write
         )
-        self.path, self.turn = path, asyncio.Event()
-        self.done, self.doing, self.bar = 0, "the kernel starts", ""
-        self.task = asyncio.create_task(self.async_execute(env={**os.environ, "STLIB_PROGRESS": "text"}))
+        self.name, self.folder = name, folder
+        self.done, self.doing, self.bar = 0, "", ""
+        if kernel is not None:
+            self.km, self.kc = kernel.km, kernel.kc
 
     @contextlib.asynccontextmanager
     async def async_setup_kernel(self, **options):
-        """Start a kernel, and end it whatever happens. The library's own way would take over Ctrl-C for one notebook."""
-        self.create_kernel_manager()
-        try:
-            await self.async_start_new_kernel(**options)
-            await self.async_start_new_kernel_client()
-            yield
-        finally:
-            if self.km is not None:
-                await self._async_cleanup_kernel()
+        """Empty the namespace of the kernel, which is there already and stays."""
+        self.kc.execute("%reset -f", silent=True)
+        yield
 
     async def async_execute_cell(self, cell, cell_index, **options):
         """Execute a cell, and note which one runs and how many are done."""
         code = cell.cell_type == "code"
-        if code and self.done >= AHEAD:
-            await self.turn.wait()
         if code:
             self.doing, self.bar = what_runs(self.nb.cells, cell_index), ""
         await super().async_execute_cell(cell, cell_index, **options)
@@ -156,7 +162,7 @@ class Notebook(NotebookClient):
         """Return the line that says how far the notebook is, and what its cell does."""
         cells = sum(cell.cell_type == "code" for cell in self.nb.cells)
         now = f" · {self.bar or self.doing}" if self.done < cells else ""
-        return f"{self.path.stem} {self.done}/{cells} cells, {clock(seconds)}{now}"
+        return f"{self.name} {self.done}/{cells} cells, {clock(seconds)}{now}"
 
 
 def what_runs(cells: list, index: int) -> str:
@@ -186,13 +192,17 @@ class Screen:
     def __init__(self, file):
         self.file, self.printed = file, -PAUSE
 
-    async def follow(self, task: asyncio.Task, line: Callable[[float], str]) -> None:
-        """Show the line, which is told the seconds so far, until the task is done."""
-        started = time.monotonic()
-        while not task.done():
-            self.show(line(time.monotonic() - started))
-            await asyncio.wait({task}, timeout=0.5)
-        self.show(line(time.monotonic() - started), last=True)
+    async def follow(self, work: Awaitable, line: Callable[[float], str]) -> None:
+        """Show the line, which is told the seconds so far, until the work is done; raise what it raises."""
+        started, task = time.monotonic(), asyncio.ensure_future(work)
+        try:
+            while not task.done():
+                self.show(line(time.monotonic() - started))
+                await asyncio.wait({task}, timeout=0.5)
+        finally:  # also where this is cancelled, by Ctrl-C
+            task.cancel()
+            self.show(line(time.monotonic() - started), last=True)
+        await task
 
     def show(self, text: str, last: bool = False) -> None:
         """Draw the text over the one before, or print it where its time has come or it is the last of its kind."""
@@ -217,8 +227,9 @@ def save_figures(notebook, name: str, folder: Path) -> None:
         (folder / f"{name}-{number}.png").write_bytes(base64.b64decode(picture))
 
 
-def summary(out: Path) -> str:
-    """What was trained, on what, and how it did, from the run folder that the notebooks wrote."""
+def summarise() -> None:
+    """Print what was trained, on what, and how it did, from the run folder that the notebooks wrote."""
+    from stlib.profiles import runs_folder
     from stlib.runs import Run
     from stlib.training import SEED, default_folder, make_request
 
@@ -244,9 +255,9 @@ def summary(out: Path) -> str:
         rows.append((task, f"Spearman {trained:.2f} (base model {sts['base'][task]:.2f}, n = {sts['n'][task]:,})"))
     for task, trained in scores["trained"].items():
         rows.append((task, f"accuracy {trained:.1f} % (base model {scores['base'][task]:.1f} %)"))
-    rows += [("run folder", shown(run.folder)), ("figures", shown(out / "figures"))]
+    rows += [("run folder", shown(run.folder)), ("figures", shown(runs_folder() / "course" / "figures"))]
     width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:{width}s}  {text}" for name, text in rows)
+    print("\n".join(f"{name:{width}s}  {text}" for name, text in rows))
 
 
 def shown(path: Path) -> str:

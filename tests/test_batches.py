@@ -1,0 +1,95 @@
+"""Batches of the recipe ``trained_head``: premises stay together, and equal sentences are encoded once."""
+
+import dataclasses
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from stlib import corpora
+from stlib.recipes import TRAINED_HEAD
+from stlib.tokens import TokenisedPairs, tokenise
+from stlib.trainer import PackedTrainer, PremisesTogether, has_dropout, premises_together
+from stlib.training import train
+from tests.conftest import weights
+from tests.test_interruption import interrupted
+
+PREMISES = ["a", "b", "a", "c", "b", "a", "d"]
+
+
+def test_every_row_comes_once_and_premises_stay_together():
+    order = list(PremisesTogether(pa.array(PREMISES), seed=0))
+    assert sorted(order) == list(range(7))
+    shown = [PREMISES[row] for row in order]
+    starts = [place for place in range(7) if place == 0 or shown[place] != shown[place - 1]]
+    assert len(starts) == len(set(PREMISES))
+    assert [row for row in order if PREMISES[row] == "a"] == [0, 2, 5]  # a premise's own rows keep their order
+
+
+def test_the_order_follows_the_seed_and_the_epoch():
+    sampler = PremisesTogether(pa.array([str(number) for number in range(50)]), seed=3)
+    first = list(sampler)
+    assert list(sampler) == first
+    sampler.set_epoch(1)
+    assert list(sampler) != first
+    assert list(PremisesTogether(pa.array([str(number) for number in range(50)]), seed=4)) == list(sampler)
+    assert len(sampler) == 50
+
+
+def test_batches_hold_whole_premises_of_the_mini_corpus():
+    pairs = corpora.nli("train[:96]", corpora.Source("mini"))
+    batches = list(premises_together(pairs, seed=0, batch_size=33, drop_last=False))
+    assert [len(batch) for batch in batches] == [33, 33, 30]
+    for batch in batches:
+        _, counts = np.unique([pairs[row]["sentence_0"] for row in batch], return_counts=True)
+        assert set(counts) == {3}
+
+
+def test_equal_sentences_of_a_batch_come_once(tiny, tmp_path):
+    pairs = corpora.nli("train[:6]", corpora.Source("mini"))
+    path = tokenise(pairs, tiny.tokenizer, 128, tmp_path / "pairs.arrow")
+    every, once = (
+        TokenisedPairs(path).__getitems__([0, 1, 2, 5]),
+        TokenisedPairs(path, distinct=True).__getitems__([0, 1, 2, 5]),
+    )
+    assert (len(every["lengths"]), len(once["lengths"])) == (8, 6)  # two premises, four hypotheses
+    whole, distinct = (batch["ids"].split(batch["lengths"]) for batch in (every, once))
+    for copy, sentence in zip(once["copies"].tolist(), whole, strict=True):
+        assert torch.equal(distinct[copy], sentence)
+    assert once["rows"] == every["rows"]
+    assert torch.equal(once["label"], every["label"])
+
+
+@pytest.mark.parametrize(("dropout", "expected"), [(0.0, False), (0.1, True)])
+def test_with_dropout_each_copy_has_masks_of_its_own(tmp_path, monkeypatch, six_steps, dropout, expected):
+    batches, compute = [], PackedTrainer.compute_loss
+    monkeypatch.setattr(
+        PackedTrainer,
+        "compute_loss",
+        lambda self, *a, **k: batches.append((a[1], has_dropout(self.model))) or compute(self, *a, **k),
+    )
+    recipe = dataclasses.replace(TRAINED_HEAD, short_dropout=dropout)
+    train(**{**six_steps, "recipe": recipe, "out": tmp_path / "run", "max_steps": 1})
+    ((batch, dropping),) = batches
+    assert dropping is expected
+    assert ("copies" in batch) is not expected
+
+
+def test_both_engines_train_the_same_run_on_premises_together(tmp_path, monkeypatch, six_steps):
+    monkeypatch.setenv("STLIB_PRECISION", "fp32")
+    ours, theirs = (train(**six_steps, out=tmp_path / engine, engine=engine) for engine in ("packed", "stock"))
+    np.testing.assert_allclose(ours.log()["loss"], theirs.log()["loss"], atol=2e-4)
+    for name, tensor in weights(theirs.folder).items():
+        if not name.endswith("key.bias"):  # its gradient is rounding alone
+            torch.testing.assert_close(weights(ours.folder)[name], tensor, rtol=0, atol=2e-3, msg=name)
+
+
+def test_a_run_is_resumed_in_its_second_epoch_to_the_same_bits(tmp_path, monkeypatch, six_steps):
+    options = {**six_steps, "recipe": dataclasses.replace(TRAINED_HEAD, epochs=2), "log_every": 4}
+    whole = train(**options, out=tmp_path / "whole")
+    interrupted(monkeypatch, tmp_path / "run", at_step=9, **options)
+    run = train(**options, out=tmp_path / "run", resume=True)
+    assert run.info["resumed_at_step"] == 8
+    for name, tensor in weights(whole.folder).items():
+        assert torch.equal(tensor, weights(run.folder)[name]), name
