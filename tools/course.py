@@ -31,8 +31,8 @@ ROOT = Path(__file__).resolve().parents[1]
 CORE = ("01", "02", "03", "04", "05", "06")
 PAUSE = 10  # seconds between two lines where the output is no terminal
 # What the kernel does first and last. This process itself imports nothing that takes long.
-PREPARE = f"import sys; sys.path.insert(0, {str(ROOT / 'tools')!r}); import course; course.prepare()"
-SUMMARISE = f"import sys; sys.path.insert(0, {str(ROOT / 'tools')!r}); import course; course.summarise()"
+IMPORT = f"import sys; sys.path.insert(0, {str(ROOT / 'tools')!r}); import course; sys.path.pop(0)\n"
+PREPARE, SUMMARISE = IMPORT + "course.prepare()", IMPORT + "course.summarise()"
 
 
 def main() -> int:
@@ -201,6 +201,7 @@ class Screen:
                 await asyncio.wait({task}, timeout=0.5)
         finally:  # also where this is cancelled, by Ctrl-C
             task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
             self.show(line(time.monotonic() - started), last=True)
         await task
 
