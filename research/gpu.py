@@ -27,7 +27,7 @@ try:
     import pytest
     import torch
 
-    from stlib import base_model, bench, corpora, forensics
+    from stlib import base_model, bench, data, forensics, sources
     from stlib.errors import UsageError
     from stlib.profiles import describe_device, runs_folder
     from stlib.runs import read_json, versions, write_json
@@ -236,7 +236,7 @@ def beside_a_processor(record: dict) -> dict:
 
 
 def pairs_of(options):
-    return corpora.nli(options.split, corpora.get_source(options.data))
+    return data.nli(options.split, sources.get_source(options.data))
 
 
 def new_record(options) -> dict:
@@ -248,8 +248,8 @@ def new_record(options) -> dict:
     return {
         "what": f"{dry}tests marked cuda, seconds per step in turns, the card's recipe for {options.steps:,} steps",
         "command": f"python research/gpu.py --device {options.device} --steps {options.steps}{data}",
-        "data": f"{len(pairs):,} pairs: {options.split} from {corpora.get_source(options.data)}",
-        "data_fingerprint": corpora.fingerprint(pairs),
+        "data": f"{len(pairs):,} pairs: {options.split} from {sources.get_source(options.data)}",
+        "data_fingerprint": data.fingerprint(pairs),
         "hardware": describe_device(),
         "nvidia_smi": card.strip(),  # name, memory, driver
         "cuda": torch.version.cuda,

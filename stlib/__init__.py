@@ -9,12 +9,12 @@ __version__ = "0.1.0"
 
 _HOME = {
     "load_base": "base_model",
-    "get_source": "corpora",
-    "nli": "corpora",
-    "sts": "corpora",
-    "classification": "corpora",
-    "available_tasks": "corpora",
-    "NLI_LABELS": "corpora",
+    "get_source": "sources",
+    "nli": "data",
+    "sts": "data",
+    "classification": "data",
+    "available_tasks": "sources",
+    "NLI_LABELS": "data",
     "UsageError": "errors",
     "nli_scores": "evaluation",
     "sts_scores": "evaluation",

@@ -132,14 +132,14 @@ def run_train(options) -> None:
 
 
 def run_evaluate(options) -> None:
-    from stlib import corpora
+    from stlib import sources
     from stlib.evaluation import suite
     from stlib.probes import PROTOCOLS
     from stlib.profiles import get_profile
     from stlib.runs import versions, write_json
 
     profile = get_profile(profile_name(options))
-    source = corpora.get_source(options.data, profile)
+    source = sources.get_source(options.data, profile)
     tasks = split_tasks(options.tasks, profile, source)
     encoder, classifier = load_model(options.model)
     if "nli" in tasks and classifier is None:
@@ -178,15 +178,15 @@ def describe_row(row: dict) -> str:
 
 def split_tasks(text: str | None, profile, source) -> list[str]:
     """The tasks named in ``--tasks``, or those of the profile that the source has."""
-    from stlib import corpora
+    from stlib import sources
 
     if text is None:
-        have, missing = corpora.available_tasks(profile.sts_tasks + profile.classification_tasks, source)
+        have, missing = sources.available_tasks(profile.sts_tasks + profile.classification_tasks, source)
         if missing:
             print(f"not in {source}: {', '.join(missing)}", file=sys.stderr)
         return have
     tasks = [task.strip() for task in text.split(",") if task.strip()]
-    _, missing = corpora.available_tasks(tuple(task for task in tasks if not task.startswith("nli")), source)
+    _, missing = sources.available_tasks(tuple(task for task in tasks if not task.startswith("nli")), source)
     if missing or not tasks:
         wanted = missing[0] if missing else text
         raise_usage(f"there is no task {wanted!r} in {source}: name tasks with --tasks, and where they are with --data")
@@ -228,7 +228,7 @@ def run_predict(options) -> None:
 
 
 def run_card(options) -> None:
-    from stlib import corpora
+    from stlib import sources
     from stlib.card.compare import compare, report
     from stlib.card.model_card import write_card
     from stlib.profiles import get_profile
@@ -239,13 +239,13 @@ def run_card(options) -> None:
         print(report(compare((run.folder / "README.md").read_text(encoding="utf-8"))))
         return
     path = write_card(
-        run, corpora.get_source(options.data, get_profile(run.info["profile"])), model_id=options.model_id
+        run, sources.get_source(options.data, get_profile(run.info["profile"])), model_id=options.model_id
     )
     print(f"model card written: {path}, and the same in {run.model_folder}")
 
 
 def run_bench(options) -> None:
-    from stlib import bench, corpora
+    from stlib import bench, data, sources
     from stlib.profiles import get_profile
     from stlib.recipes import get_recipe
     from stlib.runs import write_json
@@ -255,14 +255,14 @@ def run_bench(options) -> None:
             f"--steps is {options.steps} and --rounds {options.rounds}: give more than {bench.SKIPPED} and at least 1"
         )
     profile = get_profile(profile_name(options))
-    source, split = corpora.get_source(options.data, profile), options.nli_split or corpora.train_split(profile)
+    source, split = sources.get_source(options.data, profile), options.nli_split or data.train_split(profile)
     recipe = get_recipe(options.recipe) if options.recipe else None
-    result = bench.run(corpora.nli(split, source), options.steps, options.rounds, str(source), split, recipe)
+    result = bench.run(data.nli(split, source), options.steps, options.rounds, str(source), split, recipe)
     print("\n" + bench.table(result))
     if options.json:
-        data = f" --data DATA_FOLDER --nli-split {split}" if source.kind == "folder" else ""
+        where = f" --data DATA_FOLDER --nli-split {split}" if source.kind == "folder" else ""
         only = f" --recipe {options.recipe}" if options.recipe else ""
-        command = f"python -m stlib bench --steps {options.steps} --rounds {options.rounds}{only}{data}"
+        command = f"python -m stlib bench --steps {options.steps} --rounds {options.rounds}{only}{where}"
         options.json.parent.mkdir(parents=True, exist_ok=True)
         write_json(options.json, {"command": command, **result})
 

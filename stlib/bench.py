@@ -25,7 +25,7 @@ from torch.profiler import ProfilerActivity
 from torch.profiler import profile as profiler
 from transformers import PrinterCallback, TrainerCallback, set_seed
 
-from stlib import corpora
+from stlib import data, sources
 from stlib.base_model import hide_card_bar, load_base
 from stlib.losses import prepare_encoder, prepare_head
 from stlib.pace import PRECISIONS, WEIGHTS, product_rate, tokens_per_row
@@ -240,7 +240,7 @@ def peak_memory_of(variant: Variant) -> int:
 
 def print_peak_memory(name: str) -> None:
     variant = next(variant for variant in VARIANTS if variant.name == name)
-    dataset = corpora.nli("train[:640]", corpora.Source("mini"))
+    dataset = data.nli("train[:640]", sources.Source("mini"))
     hide_card_bar()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         path = Path(folder) / "tokens.arrow"
@@ -257,13 +257,11 @@ def other_costs(dataset: Dataset) -> dict:
     sentences = list(dict.fromkeys(dataset["sentence_0"]))[:2_000]
     model.encode(sentences[:64], batch_size=64)
     encode = clocked(lambda: model.encode(sentences, batch_size=64))
-    generate = clocked(lambda: corpora.nli("train[:20000]", corpora.Source("mini"), seed=1))
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         path = Path(folder) / "tokens.arrow"
         tokens = clocked(lambda: tokenise(dataset, model.tokenizer, model.max_seq_length, path))
     return {
         "encode_sentences_a_second": round(len(sentences) / encode),
-        "generate_mini_pairs_a_second": round(20_000 / generate),
         "tokenise_pairs_a_second": round(len(dataset) / tokens),
         "import_stlib_seconds": round(clocked_python("import stlib"), 2),
         "import_training_seconds": round(clocked_python("import stlib.training"), 2),
@@ -292,7 +290,7 @@ def run(
     result = {
         "what": f"{trained}training steps of {BATCH} pairs, {rounds} rounds of {steps} steps; the first {SKIPPED} of a turn not timed",
         "data": f"{len(dataset):,} pairs: {split} from {source}",
-        "data_fingerprint": corpora.fingerprint(dataset),
+        "data_fingerprint": data.fingerprint(dataset),
         "hardware": describe_device(),
         "versions": versions(),
     }

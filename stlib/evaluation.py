@@ -11,7 +11,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
-from stlib import corpora, progress
+from stlib import data, progress, sources
 from stlib.bootstrap import bootstrap_mean, bootstrap_spearman
 from stlib.encoding import EncodeOnce, remembering
 from stlib.errors import UsageError
@@ -80,7 +80,7 @@ def sts_scores(model: SentenceTransformer | EncodeOnce, dataset: Dataset, name: 
 def sts_table(
     model: SentenceTransformer | EncodeOnce,
     tasks: Iterable[str],
-    source: corpora.Source | None = None,
+    source: sources.Source | None = None,
     split: str = "test",
     subsets: bool = False,
 ) -> pd.DataFrame:
@@ -91,7 +91,7 @@ def sts_table(
     """
     encoder, rows = remembering(model), []
     for task in progress.bar(tasks, desc="STS", unit="tasks"):
-        dataset = corpora.sts(task, split, source)
+        dataset = data.sts(task, split, source)
         rows.append(sts_scores(encoder, dataset, task)[0])
         if subsets and "subset" in dataset.column_names:
             rows += subset_rows(encoder, dataset, task)
@@ -222,7 +222,7 @@ def is_sts(task: str) -> bool:
 def suite(
     model: SentenceTransformer | EncodeOnce | NLIClassifier,
     tasks: Sequence[str],
-    source: corpora.Source | None = None,
+    source: sources.Source | None = None,
     protocols: Sequence[str] = PROTOCOLS,
     subsets: bool = False,
     precision: str = "fp32",
@@ -245,7 +245,7 @@ def suite(
     Raises:
         UsageError: ``nli`` for a model without a head, or a task that the source does not have.
     """
-    source, nli_split = source or corpora.get_source(), nli_split or corpora.train_split(get_profile())
+    source, nli_split = source or sources.get_source(), nli_split or data.train_split(get_profile())
     classifier = model if isinstance(model, NLIClassifier) else None
     if "nli" in tasks and classifier is None:
         raise UsageError("the task nli needs a model with an NLI head: name a run folder, or leave nli out")
@@ -255,7 +255,7 @@ def suite(
     encoder.encode(list(chain.from_iterable(columns)))
     for task in tasks:
         if task == "nli":
-            scores = nli_scores(classifier, corpora.nli("test", source), encoder)
+            scores = nli_scores(classifier, data.nli("test", source), encoder)
             yield {
                 "task": task,
                 **{key: value for key, value in scores.items() if key not in ("confusion", "probabilities")},
@@ -268,25 +268,25 @@ def suite(
             yield from (probe_scores(encoder, task, source, protocol) for protocol in protocols)
 
 
-def nli_probe_scores(encoder: EncodeOnce, source: corpora.Source, split: str) -> dict:
+def nli_probe_scores(encoder: EncodeOnce, source: sources.Source, split: str) -> dict:
     """``n``, ``accuracy`` in percent and its 95 % interval ``low`` to ``high`` of a fresh NLI head (``probes.nli_probe``)."""
-    correct = nli_probe(encoder, corpora.nli(split, source), corpora.nli("test", source))
+    correct = nli_probe(encoder, data.nli(split, source), data.nli("test", source))
     low, high = bootstrap_mean(correct)
     return {
         "protocol": "fresh head", "n": len(correct), "accuracy": 100 * float(correct.mean()), "low": 100 * low, "high": 100 * high,
     }  # fmt: skip
 
 
-def columns_of(task: str, source: corpora.Source, nli_split: str) -> list[list[str]]:
+def columns_of(task: str, source: sources.Source, nli_split: str) -> list[list[str]]:
     """The columns of text that scoring a task asks for."""
     if task.startswith("nli"):
         splits = ("test",) if task == "nli" else (nli_split, "test")
-        tables, names = [corpora.nli(split, source) for split in splits], ("sentence_0", "sentence_1")
+        tables, names = [data.nli(split, source) for split in splits], ("sentence_0", "sentence_1")
     elif is_sts(task):
-        tables, names = [corpora.sts(task, "test", source)], ("sentence1", "sentence2")
+        tables, names = [data.sts(task, "test", source)], ("sentence1", "sentence2")
     else:
         tables, names = (
-            [corpora.classification(task, split, source) for split in corpora.splits_of(task, source)],
+            [data.classification(task, split, source) for split in sources.splits_of(task, source)],
             ("text",),
         )
     return [list(table[name]) for table in tables for name in names]

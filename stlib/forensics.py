@@ -79,7 +79,7 @@ def perturb(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
 
 
 def record() -> dict:
-    """The recorded runs of ``tools/forensics.py``."""
+    """The recorded runs of ``research/forensics.py``."""
     return records.load("forensics")
 
 
@@ -89,7 +89,7 @@ def recorded(hypothesis: str | None = None) -> list[dict]:
 
 
 def cost_record() -> dict:
-    """The recorded runs of ``tools/head_cost.py``."""
+    """The recorded runs of ``research/head_cost.py``."""
     return records.load("head_cost")
 
 

@@ -2,13 +2,13 @@
 
 import csv
 import io
+import itertools
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from stlib import progress
-from stlib.corpora import chunks
 from stlib.errors import UsageError
 from stlib.nli_classifier import NLIClassifier
 from stlib.runs import replacing
@@ -42,7 +42,7 @@ def label_file(
         writer.writerow([*header, "predicted", *classifier.labels])
         good = good_rows(reader, header, source, skipped if skip_bad_rows else None)
         with progress.bar(total=size, desc="labelling", unit="B", unit_scale=True) as bar:
-            for rows in chunks(good, 0, None, CHUNK):
+            for rows in iter(lambda: list(itertools.islice(good, CHUNK)), []):
                 premises, hypotheses = ([row[header.index(name)] for row in rows] for name in COLUMNS)
                 chances = classifier.predict_proba(premises, hypotheses)
                 for row, of_row in zip(rows, chances.tolist(), strict=True):

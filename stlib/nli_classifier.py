@@ -12,7 +12,7 @@ from sentence_transformers import SentenceTransformer
 from torch import nn
 
 from stlib.base_model import quiet_loading
-from stlib.corpora import NLI_LABELS
+from stlib.data import NLI_LABELS
 from stlib.encoding import EncodeOnce
 from stlib.errors import UsageError
 from stlib.profiles import best_device

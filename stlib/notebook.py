@@ -4,8 +4,8 @@ import logging
 import warnings
 
 from stlib.base_model import hide_card_bar
-from stlib.corpora import get_source
 from stlib.profiles import Profile, best_device, get_profile
+from stlib.sources import get_source
 
 
 def setup(profile: str | None = None) -> Profile:

@@ -11,7 +11,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
-from stlib import corpora, progress
+from stlib import data, progress, sources
 from stlib.bootstrap import bootstrap_mean
 from stlib.encoding import EncodeOnce, remembering
 from stlib.errors import UsageError
@@ -24,7 +24,7 @@ RUNS, SAMPLES_A_LABEL, MTEB_SEED = 10, 8, 42  # MTEB's
 
 
 def probe_scores(
-    model: SentenceTransformer | EncodeOnce, task: str, source: corpora.Source | None = None, protocol: str = "senteval"
+    model: SentenceTransformer | EncodeOnce, task: str, source: sources.Source | None = None, protocol: str = "senteval"
 ) -> dict:
     """Accuracy of a logistic regression on frozen embeddings.
 
@@ -45,10 +45,10 @@ def probe_scores(
     """
     if protocol not in PROTOCOLS:
         raise UsageError(f"there is no protocol {protocol!r}: choose one of {', '.join(PROTOCOLS)}")
-    source, encoder = source or corpora.get_source(), remembering(model)
-    splits = corpora.splits_of(task, source)
+    source, encoder = source or sources.get_source(), remembering(model)
+    splits = sources.splits_of(task, source)
     parts = {
-        name: corpora.classification(task, name, source) for name in ("train", "validation", "test") if name in splits
+        name: data.classification(task, name, source) for name in ("train", "validation", "test") if name in splits
     }
     if "train" not in parts or len(set(parts["train"]["label"])) < 2:
         raise UsageError(f"the task {task!r} from {source} has no train split with two labels: a probe needs one")
@@ -126,7 +126,7 @@ def mteb(train: Part, test: Part | None = None, validation: Part | None = None) 
 def probe_table(
     model: SentenceTransformer | EncodeOnce,
     tasks: Iterable[str],
-    source: corpora.Source | None = None,
+    source: sources.Source | None = None,
     protocol: str = "senteval",
 ) -> pd.DataFrame:
     """``probe_scores`` of each task, one row a task, in the order given."""

@@ -18,7 +18,7 @@ from transformers import PrinterCallback, TrainerCallback, TrainerState
 
 from stlib import progress
 from stlib.base_model import quiet_loading
-from stlib.corpora import fingerprint
+from stlib.data import fingerprint
 from stlib.errors import UsageError
 from stlib.nli_classifier import load_head, save_head
 from stlib.pace import PRECISIONS

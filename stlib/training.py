@@ -16,12 +16,12 @@ from sentence_transformers import SentenceTransformer
 from torch import nn
 from transformers import set_seed
 
-from stlib import corpora, pace
+from stlib import pace
 from stlib.base_model import hide_card_bar, load_base
 from stlib.card.model_card import describe_model, remember, with_effective_settings
+from stlib.data import fingerprint, nli, sts, train_split, unseen
 from stlib.errors import UsageError
 from stlib.losses import head_of, make_loss, prepare_encoder, training_rows
-from stlib.mini.nli_grammar import GRAMMAR_VERSION
 from stlib.nli_classifier import NLIClassifier
 from stlib.profiles import (
     PROFILES,
@@ -48,6 +48,7 @@ from stlib.runs import (
     write_text,
     writing,
 )
+from stlib.sources import Source, get_source, splits_of
 from stlib.trainer import (
     ENGINES,
     KEPT,
@@ -176,7 +177,7 @@ def make_plan(recipe, profile, data, nli_split, max_steps, seed, log_every, engi
         raise UsageError(f"log_every is {log_every}: choose a number of steps above zero")
     if nli_split and asked.data != "nli":
         raise UsageError(f"the recipe {asked.name} trains on pairs of {asked.data}: leave nli_split (--nli-split) out")
-    source = corpora.get_source(data, chosen)
+    source = get_source(data, chosen)
     split = training_split(asked, request["nli_split"], source)
     dataset = load_rows(asked, split, source, batch_size)
     epochs = count_epochs(asked, chosen)
@@ -189,7 +190,7 @@ def make_plan(recipe, profile, data, nli_split, max_steps, seed, log_every, engi
         "precision": best_precision(device),
         "processes": processes(),
         "log_every": min(log_every or chosen.log_every, last_step),
-        "data_fingerprint": corpora.fingerprint(dataset),
+        "data_fingerprint": fingerprint(dataset),
     }
     return Plan(
         settings,
@@ -366,9 +367,9 @@ def check_data() -> None:
     """Raise UsageError where the training or the test pairs of the chosen profile cannot be had; costs no training."""
     request = make_request("trained_head", None, None, None, None, SEED)
     profile = get_profile()
-    source = corpora.get_source(None, profile)
+    source = get_source(None, profile)
     load_rows(get_recipe("trained_head"), request["nli_split"], source, profile.batch_size)
-    corpora.nli("test", source)
+    nli("test", source)
 
 
 def make_request(recipe, profile, data, nli_split, max_steps, seed, start=None) -> dict:
@@ -379,29 +380,28 @@ def make_request(recipe, profile, data, nli_split, max_steps, seed, start=None) 
     return {
         "recipe": get_recipe(recipe).name,
         "profile": chosen.name,
-        "source": str(corpora.get_source(data, chosen)),
-        "nli_split": nli_split or corpora.train_split(chosen),
+        "source": str(get_source(data, chosen)),
+        "nli_split": nli_split or train_split(chosen),
         "max_steps": max_steps or max_steps_from_environment(),
         "seed": seed,
         "start": "base" if start is None else str(start),
-        "grammar_version": GRAMMAR_VERSION,
     }
 
 
-def training_split(recipe: Recipe, nli_split: str, source: corpora.Source) -> str:
+def training_split(recipe: Recipe, nli_split: str, source: Source) -> str:
     """The split that the recipe trains on: of NLI pairs the one asked for, of an STS task its own.
 
     The mini STS task has no training split: its validation pairs are free to train on.
     """
     if recipe.data == "nli":
         return nli_split
-    return "train" if "train" in corpora.splits_of(recipe.data, source) else "validation"
+    return "train" if "train" in splits_of(recipe.data, source) else "validation"
 
 
-def load_rows(recipe: Recipe, split: str, source: corpora.Source, batch_size: int) -> Dataset:
+def load_rows(recipe: Recipe, split: str, source: Source, batch_size: int) -> Dataset:
     """The rows to train on. Raises UsageError where they do not fill one batch, or have one label only."""
     if recipe.data == "nli":
-        pairs = corpora.nli(split, source)
+        pairs = nli(split, source)
     else:
         pairs = sts_without_test(recipe.data, split, source)
     rows = training_rows(recipe, pairs)
@@ -416,10 +416,10 @@ def load_rows(recipe: Recipe, split: str, source: corpora.Source, batch_size: in
     return rows
 
 
-def sts_without_test(task: str, split: str, source: corpora.Source) -> Dataset:
+def sts_without_test(task: str, split: str, source: Source) -> Dataset:
     """The pairs of one split, without those that are in the task's test split too (17 of STS-B's training pairs)."""
-    pairs, test = corpora.sts(task, split, source), corpora.sts(task, "test", source)
-    return pairs.select(np.flatnonzero(corpora.unseen(pairs.to_pandas(), test.to_pandas())))
+    pairs, test = sts(task, split, source), sts(task, "test", source)
+    return pairs.select(np.flatnonzero(unseen(pairs.to_pandas(), test.to_pandas())))
 
 
 def load_start(start: str | Path | None, device: str) -> SentenceTransformer:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stlib import corpora
+from stlib import data, sources
 from stlib.encoding import EncodeOnce
 from stlib.errors import UsageError
 from stlib.evaluation import sts_scores
@@ -69,14 +69,17 @@ def changed(table, changes):
 
 LABELS = "NLI labels are 0, 1 and 2"
 NLI = {
-    "premise renamed": (nli_table(premise="text"), "snli has no column 'sentence_0' (it has: text, sentence_1, label)"),
-    "hypothesis missing": (nli_table(hypothesis=None), "no column 'sentence_1'"),
+    "premise renamed": (
+        nli_table(premise="text"),
+        "snli, split 'train', has no column 'premise' (it has: text, hypothesis, label)",
+    ),
+    "hypothesis missing": (nli_table(hypothesis=None), "no column 'hypothesis'"),
     "label missing": (nli_table(label=None), "no column 'label'"),
-    "label 3": (nli_table(label=[3]), f"snli has the label 3 in row 1: {LABELS}"),
+    "label 3": (nli_table(label=[3]), f"snli, split 'train', has the label 3 in row 1: {LABELS}"),
     "label -2": (nli_table(label=[0, -2]), f"the label -2 in row 2: {LABELS}"),
-    "labels in words": (
-        nli_table(label=["entailment", "neutral", "contradiction"] * 14),
-        f"the label 'entailment' in row 1: {LABELS}",
+    "labels in other words": (
+        nli_table(label=["entails", "neutral", "contradicts"] * 14),
+        f"the label 'entails' in row 1: {LABELS}",
     ),
     "label None": (nli_table(label=[None]), f"no label in row 1: {LABELS}"),
     "label 0.5": (nli_table(label=[0.5]), f"the label 0.5 in row 1: {LABELS}"),
@@ -86,7 +89,7 @@ NLI = {
     "no rows": (nli_table()[:0], "no rows in the split 'train'"),
     "one row": (nli_table()[:1], "has 1 pairs, fewer than one batch of 32"),
     "fewer than a batch": (nli_table()[:31], "has 31 pairs, fewer than one batch of 32"),
-    "only rows without a label": (nli_table(label=[-1] * 42), "fewer than one batch of 32"),
+    "only rows without a label": (nli_table(label=[-1] * 42), "has no labels, all are -1"),
     "one label only": (nli_table(label=[0] * 42), "all pairs have the label 0"),
 }
 
@@ -105,30 +108,29 @@ def test_nli_pairs(tmp_path, capsys, case):
 def test_a_blank_sentence_is_kept_and_said(tmp_path, column, text):
     """Published corpora have some; dropping them would change sizes and scores."""
     write(nli_table(**{column: ["a", text]}), tmp_path / "snli", "train")
-    source = corpora.Source("folder", tmp_path)
+    source = sources.Source("folder", tmp_path)
     with pytest.warns(UserWarning, match=f"has a blank {column} in row 2; the row is kept"):
-        assert len(corpora.nli("train", source)) == 42
+        assert len(data.nli("train", source)) == 42
     write(sts_table(sentence2=["a", "b", text]), tmp_path / "my-sts", "test")
-    with pytest.warns(UserWarning, match="the STS task 'my-sts' has a blank sentence2 in row 3"):
-        assert len(corpora.sts("my-sts", "test", source)) == 4
+    with pytest.warns(UserWarning, match="corpus my-sts, split 'test', has a blank sentence2 in row 3"):
+        assert len(data.sts("my-sts", "test", source)) == 4
     write(topic_table(text=[text]), tmp_path / "topics", "train")
-    with pytest.warns(UserWarning, match="the task 'topics' has a blank text in row 1"):
-        assert len(corpora.classification("topics", "train", source)) == 40
+    with pytest.warns(UserWarning, match="corpus topics, split 'train', has a blank text in row 1"):
+        assert len(data.classification("topics", "train", source)) == 40
 
 
 SCORES = "gold scores go from 0 to 5"
 STS = {
     "sentence1 renamed": (
         sts_table(sentence1="first"),
-        "my-sts from folder data has no column 'sentence1' (it has: first,",
+        "corpus my-sts, split 'test', has no column 'sentence1' (it has: first,",
     ),
     "score missing": (sts_table(score=None), "no column 'score'"),
     "score in words": (sts_table(score=["high"] * 4), f"string in the column 'score', not numbers: {SCORES}"),
-    "score None": (sts_table(score=[None]), f"the STS task 'my-sts' has no score in row 1: {SCORES}"),
-    "score not a number": (sts_table(score=[1.0, float("nan")]), f"no score in row 2: {SCORES}"),
-    "score infinite": (sts_table(score=[1.0, float("inf")]), f"the score inf in row 2: {SCORES}"),
-    "score below 0": (sts_table(score=[-1.0]), f"the score -1.0 in row 1: {SCORES}"),
-    "score above 5": (sts_table(score=[1.0, 5.5]), f"the STS task 'my-sts' has the score 5.5 in row 2: {SCORES}"),
+    "no gold scores": (sts_table(score=[None] * 4), "has no gold scores: choose another split"),
+    "score infinite": (sts_table(score=[1.0, float("inf")]), f"the score inf: {SCORES}"),
+    "score below 0": (sts_table(score=[-1.0]), f"the score -1: {SCORES}"),
+    "score above 5": (sts_table(score=[1.0, 5.5]), f"corpus my-sts, split 'test', has the score 5.5: {SCORES}"),
     "gold all the same": (sts_table(score=[2.0] * 4), "all gold scores are 2"),
     "one pair": (sts_table()[:1], "at least two"),
     "no rows": (sts_table()[:0], "no rows in the split 'test'"),
@@ -150,14 +152,20 @@ TOPIC_LABELS = "labels are whole numbers from 0"
 TOPICS = {
     "text renamed": (
         topic_table(text="sentence"),
-        "topics from folder data has no column 'text' (it has: sentence, label)",
+        "corpus topics, split 'train', has no column 'text' (it has: sentence, label)",
     ),
     "label missing": (topic_table(label=None), "no column 'label'"),
-    "labels in words": (topic_table(label=["good", "bad"] * 20), f"the label 'good' in row 1: {TOPIC_LABELS}"),
-    "label None": (topic_table(label=[None]), f"the task 'topics' has no label in row 1: {TOPIC_LABELS}"),
+    "labels in words": (
+        topic_table(label=["good", "bad"] * 20),
+        f"string in the column 'label', not numbers: {TOPIC_LABELS}",
+    ),
+    "label None": (topic_table(label=[None]), f"corpus topics, split 'train', has no label in row 1: {TOPIC_LABELS}"),
     "label not a number": (topic_table(label=[0, float("nan")]), f"no label in row 2: {TOPIC_LABELS}"),
     "label 0.5": (topic_table(label=[0.5]), f"the label 0.5 in row 1: {TOPIC_LABELS}"),
-    "label -2": (topic_table(label=[0, -2]), f"the task 'topics' has the label -2 in row 2: {TOPIC_LABELS}"),
+    "label -2": (
+        topic_table(label=[0, -2]),
+        f"corpus topics, split 'train', has the label -2 in row 2: {TOPIC_LABELS}",
+    ),
     "one label": (topic_table(label=[1] * 40), "no train split with two labels"),
     "no rows": (topic_table()[:0], "no rows in the split 'train'"),
     "text None": (topic_table(text=["a", "b", None]), "no text in row 3"),
@@ -196,9 +204,9 @@ NAMES = {
     "recipe": (["train", "--recipe", "card2"], "no recipe 'card2'"),
     "profile": (["train", "--profile", "tiny"], "no profile 'tiny'"),
     "engine": (["train", "--engine", "fast"], "no engine 'fast'"),
-    "split": (["train", "--nli-split", "dev"], "no split 'dev'"),
+    "split": (["train", "--nli-split", "dev"], "no file dev.parquet for the split 'dev'"),
     "split syntax": (["train", "--nli-split", "train[:x]"], "no split 'train[:x]'"),
-    "recipe without its pairs": (["train", "--recipe", "sts_stage"], "no mini task 'stsbenchmark-sts'"),
+    "recipe without its pairs": (["train", "--recipe", "sts_stage"], "no corpus 'stsbenchmark-sts' in mini corpora"),
     "NLI split for STS pairs": (["train", "--recipe", "sts_stage", "--nli-split", "test"], "leave nli_split"),
     "data": (["train", "--data", "nowhere_at_all"], "does not exist"),
     "start": (["train", "--start", "nowhere_at_all"], "does not exist"),
@@ -295,7 +303,7 @@ def test_any_text_has_an_embedding(tiny, texts):
 
 
 def test_constant_sentences_have_no_correlation(tiny):
-    pairs = corpora.Dataset.from_dict({"sentence1": ["a"] * 3, "sentence2": ["b"] * 3, "score": [1.0, 2.0, 3.0]})
+    pairs = data.Dataset.from_dict({"sentence1": ["a"] * 3, "sentence2": ["b"] * 3, "score": [1.0, 2.0, 3.0]})
     with pytest.raises(UsageError, match="the cosines of all pairs are the same"):
         sts_scores(EncodeOnce(tiny), pairs, "same")
 

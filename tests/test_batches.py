@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from stlib import corpora
+from stlib import data, sources
 from stlib.recipes import TRAINED_HEAD
 from stlib.tokens import TokenisedPairs, tokenise
 from stlib.trainer import PackedTrainer, PremisesTogether, has_dropout, premises_together
@@ -38,7 +38,7 @@ def test_the_order_follows_the_seed_and_the_epoch():
 
 
 def test_batches_hold_whole_premises_of_the_mini_corpus():
-    pairs = corpora.nli("train[:96]", corpora.Source("mini"))
+    pairs = data.nli("train[:96]", sources.Source("mini"))
     batches = list(premises_together(pairs, seed=0, batch_size=33, drop_last=False))
     assert [len(batch) for batch in batches] == [33, 33, 30]
     for batch in batches:
@@ -47,7 +47,7 @@ def test_batches_hold_whole_premises_of_the_mini_corpus():
 
 
 def test_equal_sentences_of_a_batch_come_once(tiny, tmp_path):
-    pairs = corpora.nli("train[:6]", corpora.Source("mini"))
+    pairs = data.nli("train[:6]", sources.Source("mini"))
     path = tokenise(pairs, tiny.tokenizer, 128, tmp_path / "pairs.arrow")
     every, once = (
         TokenisedPairs(path).__getitems__([0, 1, 2, 5]),

@@ -6,7 +6,7 @@ from importlib.resources import files
 
 import pytest
 
-from stlib import bench, corpora
+from stlib import bench, data, sources
 from stlib.__main__ import main
 from stlib.recipes import get_recipe
 from stlib.runs import load_encoder
@@ -20,7 +20,7 @@ def record(name):
 
 def test_two_variants_take_turns_on_the_same_batches(monkeypatch):
     monkeypatch.setattr(bench, "BATCH", 8)
-    pairs = corpora.nli("validation[:48]", corpora.Source("mini"))
+    pairs = data.nli("validation[:48]", sources.Source("mini"))
     said, variants = [], (bench.VARIANTS[0], bench.VARIANTS[-1])
     table = bench.compare(pairs, steps=5, rounds=1, variants=variants, progress=said.append)
     assert table["variant"].tolist() == ["stock", "packed, bf16"]
@@ -38,7 +38,7 @@ def test_two_variants_take_turns_on_the_same_batches(monkeypatch):
 def test_both_engines_train_a_recipe(monkeypatch, tiny_model):
     monkeypatch.setattr(bench, "load_base", lambda device: load_encoder(tiny_model, device))
     monkeypatch.setattr(bench, "product_rate", functools.partial(bench.product_rate, repeats=2))
-    pairs = corpora.nli("validation[:192]", corpora.Source("mini"))
+    pairs = data.nli("validation[:192]", sources.Source("mini"))
     result = bench.run(pairs, 5, 1, "mini", "validation[:192]", get_recipe("card"), progress=lambda line: None)
     assert [row["variant"] for row in result["rows"]] == ["stock", "stock, bf16", "packed, fp32", "packed, bf16"]
     assert result["what"].startswith("recipe card, training steps of 32 pairs")

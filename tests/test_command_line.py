@@ -5,7 +5,6 @@ import sys
 import pandas as pd
 import pytest
 
-from stlib import corpora
 from stlib.__main__ import main, make_parser, profile_name
 
 
@@ -18,7 +17,6 @@ def fails(capsys, *arguments):
 
 
 def test_train_evaluate_predict(tmp_path, capsys, monkeypatch, tiny_model):
-    monkeypatch.setitem(corpora.MINI_NLI_ROWS, "test", 90)
     run = tmp_path / "run"
     options = ["--recipe", "card", "--nli-split", "train[:96]", "--max-steps", "2", "--start", str(tiny_model)]
     assert main(["train", *options, "--out", str(run)]) == 0

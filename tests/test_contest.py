@@ -1,21 +1,22 @@
 import copy
 
+import contest
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from scipy.stats import spearmanr
 
-from stlib import contest, corpora, records
-from stlib.corpora import Source
+from stlib import data, records
 from stlib.recipes import CONTENDERS
+from stlib.sources import Source
 from tests.tiny import SIZE
 
 # What decides how a run trains; older records lack the newer of these.
 FIELDS = ("learning_rate", "warmup_steps", "weight_decay", "train_head", "head_learning_rate", "head_gain", "dropout", "loss", "multiply", "normalize", "scale", "matryoshka")  # fmt: skip
 
-MINI = corpora.sts("sts", "test", Source("mini")).to_pandas()[["sentence1", "sentence2", "score"]]
-TRAIN = corpora.sts("sts", "validation", Source("mini")).to_pandas()[["sentence1", "sentence2", "score"]]
+MINI = data.sts("sts", "test", Source("mini")).to_pandas()[["sentence1", "sentence2", "score"]]
+TRAIN = data.sts("sts", "validation", Source("mini")).to_pandas()[["sentence1", "sentence2", "score"]]
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def source(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def judge(source, tiny):
-    return contest.Judge(source, tiny, corpora.nli("train[:300]", Source("mini")))
+    return contest.Judge(source, tiny, data.nli("train[:300]", Source("mini")))
 
 
 def test_pairs_that_were_chosen_on_are_found_whatever_their_order(judge):

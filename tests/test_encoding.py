@@ -3,7 +3,7 @@ import pytest
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, StaticEmbedding
 
-from stlib import corpora
+from stlib import data, sources
 from stlib.encoding import EncodeOnce, equal_length_batches, remembering, takes_token_ids
 from stlib.errors import UsageError
 from tests.tiny import SIZE
@@ -49,7 +49,7 @@ def test_a_sentence_is_encoded_once(tiny, encoded):
 
 
 def test_the_order_of_sentences_does_not_matter(tiny):
-    sentences = list(corpora.sts("sts", "test", corpora.Source("mini"))["sentence1"])
+    sentences = list(data.sts("sts", "test", sources.Source("mini"))["sentence1"])
     forwards, backwards = EncodeOnce(tiny).encode(sentences), EncodeOnce(tiny).encode(sentences[::-1])
     np.testing.assert_allclose(forwards, backwards[::-1], atol=2e-6)
 

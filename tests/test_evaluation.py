@@ -6,22 +6,22 @@ import torch
 from datasets import Dataset
 from scipy.stats import pearsonr, spearmanr
 
-from stlib import corpora, evaluation
-from stlib.corpora import Source
+from stlib import data, evaluation
 from stlib.errors import UsageError
 from stlib.nli_classifier import NLIClassifier
 from stlib.probes import nli_probe
+from stlib.sources import Source
 from tests.tiny import SIZE
 
 MINI = Source("mini")
 
 
 def test_the_base_models_score_on_the_mini_task_is_known(base):
-    assert 79 < evaluation.sts_scores(base, corpora.sts("sts", "test", MINI))[0]["spearman"] < 82
+    assert 79 < evaluation.sts_scores(base, data.sts("sts", "test", MINI))[0]["spearman"] < 82
 
 
 def test_sts_scores_are_scipys(tiny):
-    dataset = corpora.sts("sts", "test", MINI)
+    dataset = data.sts("sts", "test", MINI)
     row, cosines = evaluation.sts_scores(tiny, dataset, "sts")
     u, v = tiny.encode(list(dataset["sentence1"])), tiny.encode(list(dataset["sentence2"]))
     assert cosines == pytest.approx((u * v).sum(axis=1), abs=1e-5)
@@ -42,7 +42,7 @@ def test_nli_scores_of_a_head_that_always_says_neutral(tiny):
     head = torch.nn.Linear(3 * SIZE, 3)
     torch.nn.init.zeros_(head.weight)
     head.bias.data = torch.tensor([0.0, 5.0, 0.0])
-    scores = evaluation.nli_scores(NLIClassifier(tiny, head), corpora.nli("test[:90]", MINI))
+    scores = evaluation.nli_scores(NLIClassifier(tiny, head), data.nli("test[:90]", MINI))
     assert scores["accuracy"] == pytest.approx(1 / 3)
     assert scores["per_label"] == {"entailment": 0.0, "neutral": 1.0, "contradiction": 0.0}
     assert scores["confusion"].tolist() == [[0, 30, 0], [0, 30, 0], [0, 30, 0]]
@@ -53,7 +53,7 @@ def test_nli_scores_of_a_head_that_always_says_neutral(tiny):
 def test_a_label_that_never_occurs_keeps_its_row_and_column(tiny):
     head = torch.nn.Linear(3 * SIZE, 3)
     head.bias.data = torch.tensor([0.0, 9.0, 0.0])
-    pairs = corpora.nli("test[:30]", MINI)
+    pairs = data.nli("test[:30]", MINI)
     scores = evaluation.nli_scores(NLIClassifier(tiny, head), pairs.filter(lambda row: row["label"] < 2))
     assert scores["confusion"].tolist() == [[0, 10, 0], [0, 10, 0], [0, 0, 0]]
     assert scores["per_label"]["contradiction"] == 0
@@ -85,7 +85,7 @@ def test_probability_one_falls_into_the_last_bin():
 
 
 def subsets_folder(tmp_path):
-    pairs = corpora.sts("sts", "test", MINI).to_pandas()[["sentence1", "sentence2", "score"]]
+    pairs = data.sts("sts", "test", MINI).to_pandas()[["sentence1", "sentence2", "score"]]
     (tmp_path / "sts99-sts").mkdir()
     pairs.assign(subset=["odd", "even"] * (len(pairs) // 2)).to_parquet(tmp_path / "sts99-sts" / "test.parquet")
     return Source("folder", tmp_path)
@@ -98,19 +98,14 @@ def test_subsets_are_scored_apart_and_together(tiny, tmp_path):
     assert table["n"].tolist() == [210, 105, 105, 210]
     assert table["spearman"].iloc[3] == pytest.approx(table["spearman"].iloc[1:3].mean())
     assert set(table["task"]) == {"sts99-sts"}
-    odd = corpora.sts("sts", "test", MINI).select(range(0, 210, 2))
+    odd = data.sts("sts", "test", MINI).select(range(0, 210, 2))
     assert table["spearman"].iloc[1] == pytest.approx(evaluation.sts_scores(tiny, odd)[0]["spearman"])
     whole = evaluation.sts_table(tiny, ["sts"], MINI)
     assert evaluation.sts_table(tiny, ["sts99-sts"], Source("folder", tmp_path))["subset"].tolist() == ["all"]
     assert table["spearman"].iloc[0] == pytest.approx(whole["spearman"].iloc[0])
 
 
-@pytest.fixture
-def few_test_pairs(monkeypatch):
-    monkeypatch.setitem(corpora.MINI_NLI_ROWS, "test", 300)
-
-
-def test_a_suite_encodes_each_sentence_once_and_gives_the_same_rows(tiny, encoded, few_test_pairs):
+def test_a_suite_encodes_each_sentence_once_and_gives_the_same_rows(tiny, encoded):
     torch.manual_seed(0)
     classifier = NLIClassifier(tiny, torch.nn.Linear(3 * SIZE, 3))
     tasks = ["sts", "nli", "question_topic", "opinion"]
@@ -119,19 +114,19 @@ def test_a_suite_encodes_each_sentence_once_and_gives_the_same_rows(tiny, encode
     assert [row.get("protocol") for row in rows[2:]] == ["senteval", "mteb"] * 2
     assert len(encoded) == 1
     assert len(set(encoded[0])) == len(encoded[0])
-    alone = evaluation.sts_scores(tiny, corpora.sts("sts", "test", MINI), "sts")[0]
+    alone = evaluation.sts_scores(tiny, data.sts("sts", "test", MINI), "sts")[0]
     assert {**rows[0], "pearson": 0} == {**alone, "pearson": 0}
     assert rows[0]["pearson"] == pytest.approx(alone["pearson"], abs=1e-4)
     assert json.loads(json.dumps(rows)) == rows  # no arrays
-    assert rows[1]["accuracy"] == evaluation.nli_scores(classifier, corpora.nli("test", MINI))["accuracy"]
+    assert rows[1]["accuracy"] == evaluation.nli_scores(classifier, data.nli("test", MINI))["accuracy"]
 
 
-def test_a_fresh_head_scores_a_model_without_one(tiny, encoded, few_test_pairs):
+def test_a_fresh_head_scores_a_model_without_one(tiny, encoded):
     (row,) = evaluation.suite(tiny, ["nli-probe"], MINI, nli_split="train[:600]")
     assert len(encoded) == 1
-    assert len(encoded[0]) <= 2 * (600 + 300)  # the split that was asked for, and the test split
-    assert (row["protocol"], row["n"]) == ("fresh head", 300)
-    correct = nli_probe(tiny, corpora.nli("train[:600]", MINI), corpora.nli("test", MINI))
+    assert len(encoded[0]) <= 2 * (600 + 3_000)  # the split that was asked for, and the test split
+    assert (row["protocol"], row["n"]) == ("fresh head", 3_000)
+    correct = nli_probe(tiny, data.nli("train[:600]", MINI), data.nli("test", MINI))
     assert row["accuracy"] == pytest.approx(100 * correct.mean())
     assert row["low"] < row["accuracy"] < row["high"]
 

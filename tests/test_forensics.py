@@ -128,7 +128,7 @@ def test_a_head_that_may_grow_has_no_such_bound():
 
 def test_the_record_says_how_it_was_made():
     found = record()
-    assert found["command"].startswith("python tools/forensics.py")
+    assert found["command"].startswith("python research/forensics.py")
     for run in found["runs"]:
         assert {
             "hypothesis",
@@ -179,7 +179,7 @@ def test_the_cost_table_has_means_and_spreads():
 
 def test_the_recorded_costs():
     found = forensics.cost_record()
-    assert found["command"].startswith("python tools/head_cost.py")
+    assert found["command"].startswith("python research/head_cost.py")
     runs = pd.DataFrame(found["runs"])
     assert (runs.groupby("arm")["seed"].nunique() >= 3).all()
     assert runs["steps"].nunique() == 1

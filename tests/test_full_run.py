@@ -42,7 +42,7 @@ def test_the_record():
 @pytest.mark.slow
 def test_the_full_run_without_arithmetic(tmp_path):
     done = subprocess.run(
-        [sys.executable, ROOT / "tools" / "full_run.py", "--json", tmp_path / "full.json"],
+        [sys.executable, ROOT / "research" / "full_run.py", "--json", tmp_path / "full.json"],
         capture_output=True, text=True, check=False, env={**os.environ, "TQDM_DISABLE": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2_000:]

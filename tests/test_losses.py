@@ -14,14 +14,14 @@ from sentence_transformers.sentence_transformer.losses import (
     SoftmaxLoss,
 )
 
-from stlib import corpora
+from stlib import data
 from stlib.card.model_card import write_card
-from stlib.corpora import Source
 from stlib.errors import UsageError
 from stlib.losses import head_of, make_loss, prepare_encoder, prepare_head, training_rows, triplets
 from stlib.nli_classifier import NLIClassifier
 from stlib.recipes import CARD, TRAINED_HEAD, Recipe
 from stlib.runs import Run
+from stlib.sources import Source
 from stlib.training import train
 from tests.tiny import SIZE
 
@@ -61,7 +61,7 @@ def test_softmax_takes_the_pairs_as_they_are():
 
 
 def test_sts_scores_are_scaled_to_one():
-    rows = training_rows(recipe("cosine", data="sts"), corpora.sts("sts", "validation", Source("mini")))
+    rows = training_rows(recipe("cosine", data="sts"), data.sts("sts", "validation", Source("mini")))
     assert rows.column_names == ["sentence1", "sentence2", "label"]
     assert 0 <= min(rows["label"]) < 0.1
     assert 0.9 < max(rows["label"]) <= 1
@@ -127,7 +127,7 @@ def test_a_run_without_a_head_is_whole_but_for_the_head(tmp_path, tiny_model):
     after = recipe("cosent", data="sts", epochs=1, batch_size=8)
     again = train(after, "mini", out=tmp_path / "next", start=run.folder, max_steps=2)
     assert again.info["start"] == str(run.folder)
-    assert Run.load(again.folder).info["rows"] == len(corpora.sts("sts", "validation", Source("mini")))
+    assert Run.load(again.folder).info["rows"] == len(data.sts("sts", "validation", Source("mini")))
 
 
 def test_a_head_that_sees_the_product_is_loaded_with_it(tmp_path, tiny_model):

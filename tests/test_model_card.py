@@ -8,7 +8,7 @@ import pytest
 from huggingface_hub import HfApi
 from sentence_transformers import SentenceTransformer
 
-from stlib import corpora
+from stlib import sources
 from stlib.__main__ import main
 from stlib.card.compare import WHY, compare, flat, report
 from stlib.card.model_card import effective_settings, write_card
@@ -39,7 +39,7 @@ def run(real_run, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def card(run, few_test_pairs):
-    return write_card(run, corpora.Source("mini")).read_text(encoding="utf-8")
+    return write_card(run, sources.Source("mini")).read_text(encoding="utf-8")
 
 
 def test_the_library_is_told_what_it_cannot_know(card, run):

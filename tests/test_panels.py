@@ -5,7 +5,7 @@ import builtins
 import numpy as np
 import pytest
 
-from stlib import corpora, panels
+from stlib import data, panels, sources
 from stlib.forensics import cauchy_schwarz_bound, new_head
 from stlib.nli_classifier import NLIClassifier
 from stlib.panels import POOLING, floors, head_scale, layers_and_pooling, pooled_layers, sentence_pair
@@ -15,7 +15,7 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 
 @pytest.fixture(scope="module")
 def layers(base):
-    pairs = corpora.sts("sts", "test", corpora.Source("mini")).select(range(60))
+    pairs = data.sts("sts", "test", sources.Source("mini")).select(range(60))
     return layers_and_pooling(base, pairs["sentence1"], pairs["sentence2"], pairs["score"])
 
 

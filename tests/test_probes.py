@@ -4,10 +4,10 @@ import pytest
 from datasets import Dataset
 from sklearn.linear_model import LogisticRegression
 
-from stlib.corpora import Source
 from stlib.encoding import EncodeOnce
 from stlib.errors import UsageError
 from stlib.probes import best_strength, fit, mteb, nli_probe, probe_scores, probe_table, senteval
+from stlib.sources import Source
 from tests.tiny import SIZE
 
 MINI = Source("mini")

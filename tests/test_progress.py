@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from stlib import pace, progress
-from stlib.corpora import Source, nli
+from stlib.data import nli
 from stlib.encoding import EncodeOnce
+from stlib.sources import Source
 
 
 @pytest.fixture

@@ -5,11 +5,12 @@ import shutil
 import subprocess
 import sys
 
+import contest
 import numpy as np
 import pytest
 from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
 
-from stlib import contest, corpora, evaluation
+from stlib import data, evaluation, sources
 from stlib.__main__ import main
 from stlib.encoding import EncodeOnce
 from stlib.errors import UsageError
@@ -23,7 +24,7 @@ pytestmark = [
     pytest.mark.real_data,
     pytest.mark.skipif(not REAL_DATA.is_dir(), reason="no real corpora beside the project (../shared/data)"),
 ]
-SOURCE = corpora.Source("folder", REAL_DATA)
+SOURCE = sources.Source("folder", REAL_DATA)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def without_training_split(tmp_path):
     [("sts13-sts", 80.60), ("sts14-sts", 75.60), ("sts15-sts", 85.39), ("stsbenchmark-sts", 82.03)],
 )
 def test_the_base_model_scores_what_is_published(encoder, task, published):
-    row, _ = evaluation.sts_scores(encoder, corpora.sts(task, "test", SOURCE), task)
+    row, _ = evaluation.sts_scores(encoder, data.sts(task, "test", SOURCE), task)
     assert row["spearman"] == pytest.approx(published, abs=0.05)
     assert row["low"] < published < row["high"]
 
@@ -59,7 +60,7 @@ def test_banking77_under_mtebs_protocol_is_what_is_published(base):
 
 def test_the_suite_gives_what_the_library_gives(base, encoder):
     """STS13 through the library's own evaluator and ``model.encode``: the same figures to 0.01."""
-    pairs = corpora.sts("sts13-sts", "test", SOURCE)
+    pairs = data.sts("sts13-sts", "test", SOURCE)
     evaluator = EmbeddingSimilarityEvaluator(
         list(pairs["sentence1"]), list(pairs["sentence2"]), list(pairs["score"]), similarity_fn_names=["cosine"], write_csv=False
     )  # fmt: skip
@@ -76,14 +77,14 @@ def test_subsets_of_sts_are_scored(encoder):
 
 
 def test_stsb_shares_pairs_with_the_tests_of_other_years():
-    train = corpora.sts("stsbenchmark-sts", "train", SOURCE).to_pandas()
-    shared = [~corpora.unseen(train, corpora.sts(task, "test", SOURCE).to_pandas()) for task in contest.TESTS[:-1]]
+    train = data.sts("stsbenchmark-sts", "train", SOURCE).to_pandas()
+    shared = [~data.unseen(train, data.sts(task, "test", SOURCE).to_pandas()) for task in contest.TESTS[:-1]]
     assert np.logical_or.reduce(shared).sum() > 4_000
     assert len(load_rows(STS_STAGE, "train", SOURCE, 32)) == 5_749 - 17
 
 
 def test_snli_is_read_with_our_columns():
-    dataset = corpora.nli("validation+test", SOURCE)
+    dataset = data.nli("validation+test", SOURCE)
     assert len(dataset) == 9_842 + 9_824
     assert dataset.column_names == ["sentence_0", "sentence_1", "label"]
     assert set(dataset["label"]) == {0, 1, 2}
@@ -91,17 +92,17 @@ def test_snli_is_read_with_our_columns():
 
 def test_the_missing_train_split_is_named(without_training_split):
     with pytest.raises(UsageError, match=r"snli has no file train\.parquet.*STLIB_NLI_SPLIT"):
-        corpora.nli("train[:20000]", corpora.Source("folder", without_training_split))
+        data.nli("train[:20000]", sources.Source("folder", without_training_split))
 
 
 def sizes_of_all():
     """The rows of each split of each STS and classification task in the folder."""
     tasks = sorted(path.name for path in REAL_DATA.iterdir() if path.is_dir() and path.name != "snli")
-    read = {task: corpora.sts if task.endswith("-sts") else corpora.classification for task in tasks}
+    read = {task: data.sts if task.endswith("-sts") else data.classification for task in tasks}
     return {
         (task, split): len(read[task](task, split, SOURCE))
         for task in tasks
-        for split in corpora.splits_of(task, SOURCE)
+        for split in sources.splits_of(task, SOURCE)
     }  # fmt: skip
 
 
@@ -115,7 +116,7 @@ def test_every_corpus_in_the_folder_is_read():
 
 def test_fifty_steps_on_real_pairs_beat_chance(tmp_path):
     run = train("trained_head", "small", out=tmp_path / "run", data=REAL_DATA, nli_split="validation[:1600]")
-    scores = evaluation.nli_scores(run.classifier("cpu"), corpora.nli("test[:1500]", SOURCE))
+    scores = evaluation.nli_scores(run.classifier("cpu"), data.nli("test[:1500]", SOURCE))
     assert scores["low"] > 0.40
     assert run.log()["loss"].iloc[-1] < run.log()["loss"].iloc[0]
 

@@ -16,7 +16,7 @@ from stlib.training import train
 from tests.test_interruption import interrupted
 
 ROOT = Path(__file__).resolve().parents[1]
-CODE = [*ROOT.glob("stlib/**/*.py"), *ROOT.glob("tools/*.py")]
+CODE = [*ROOT.glob("stlib/**/*.py"), *ROOT.glob("tools/*.py"), *ROOT.glob("research/*.py")]
 NOTEBOOKS = [path for path in ROOT.glob("notebooks/**/*.ipynb") if "checkpoint" not in path.name]
 # Declared, and used by name nowhere in stlib: why.
 NEEDED_ALL_THE_SAME = {
@@ -100,7 +100,7 @@ def test_the_package_declares_what_it_imports_and_nothing_more():
 def test_the_tests_import_what_is_declared():
     found = imported(path for path in ROOT.glob("tests/**/*.py") if "browser" not in path.parts)
     everything = declared() | declared("course") | declared("dev")
-    local = {"tests", "tools", *(path.stem for path in ROOT.glob("tools/*.py"))}
+    local = {"tests", "tools", *(path.stem for folder in ("tools", "research") for path in ROOT.glob(f"{folder}/*.py"))}
     assert found - everything - local == set()
 
 

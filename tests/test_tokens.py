@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import BertTokenizer
 
-from stlib import corpora, tokens
+from stlib import data, sources, tokens
 from stlib.runs import load_encoder
 from stlib.tokens import TokenisedPairs, Tokeniser, tokenise
 from stlib.training import train
@@ -42,7 +42,7 @@ def test_any_text(base, sentences):
 
 
 def test_a_mini_corpus(base):
-    pairs = corpora.nli("test[:600]", corpora.Source("mini"))
+    pairs = data.nli("test[:600]", sources.Source("mini"))
     sentences = [*pairs["sentence_0"], *pairs["sentence_1"]]
     assert Tokeniser(base.tokenizer, 256)(pa.array(sentences)).to_pylist() == reference(base.tokenizer, sentences)
 
@@ -50,14 +50,14 @@ def test_a_mini_corpus(base):
 @pytest.mark.real_data
 @pytest.mark.skipif(not REAL_DATA.is_dir(), reason="no real corpora beside the project (../shared/data)")
 def test_all_of_snli_validation_and_test(base):
-    pairs = corpora.nli("validation+test", corpora.Source("folder", REAL_DATA))
+    pairs = data.nli("validation+test", sources.Source("folder", REAL_DATA))
     sentences = [*pairs["sentence_0"], *pairs["sentence_1"]]
     assert Tokeniser(base.tokenizer, 256)(pa.array(sentences)).to_pylist() == reference(base.tokenizer, sentences)
 
 
 def test_batches_hold_the_rows_asked_for(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(tokens, "CHUNK", 64)  # several chunks, the last one partly filled
-    pairs = corpora.nli("train[:150]", corpora.Source("mini"))
+    pairs = data.nli("train[:150]", sources.Source("mini"))
     path = tokenise(pairs, tiny.tokenizer, 256, tmp_path / "tokens" / "pairs.arrow")
     dataset = TokenisedPairs(path)
     assert (len(dataset), dataset.texts, dataset.others) == (150, ["sentence_0", "sentence_1"], ["label"])
@@ -72,7 +72,7 @@ def test_batches_hold_the_rows_asked_for(tiny, tmp_path, monkeypatch):
 
 
 def test_tokenised_once_and_never_half(tiny, tmp_path, monkeypatch):
-    pairs = corpora.nli("train[:90]", corpora.Source("mini"))
+    pairs = data.nli("train[:90]", sources.Source("mini"))
     path = tmp_path / "pairs.arrow"
     monkeypatch.setattr(Tokeniser, "__call__", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
@@ -85,7 +85,7 @@ def test_tokenised_once_and_never_half(tiny, tmp_path, monkeypatch):
 
 
 def test_two_runs_may_tokenise_the_same_corpus_at_once(tiny, tmp_path, monkeypatch):
-    dataset, path, others = corpora.mini_nli("train[:64]"), tmp_path / "pairs.arrow", []
+    dataset, path, others = data.nli("train[:64]", sources.Source("mini")), tmp_path / "pairs.arrow", []
     call = Tokeniser.__call__
 
     def call_while_another_process_works(self, texts):
@@ -105,7 +105,7 @@ def test_every_tokenizer_has_tokens_of_its_own(tmp_path, monkeypatch, tiny_model
     """Runs on the same pairs share the file of their tokens, but not with a model of another vocabulary or length."""
     monkeypatch.setenv("STLIB_RUNS", str(tmp_path))
     numbers = {token: number for number, token in enumerate([*vocabulary()[:5], *reversed(vocabulary()[5:])])}
-    pair = corpora.nli("train[:64]", corpora.Source("mini"))[0]
+    pair = data.nli("train[:64]", sources.Source("mini"))[0]
     files = []
     monkeypatch.setattr("stlib.trainer.tokenise", lambda *a, **k: files.append(tokenise(*a, **k)) or files[-1])
     for name in ("first", "same", "shorter", "other"):

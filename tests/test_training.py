@@ -13,7 +13,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.losses import SoftmaxLoss
 from transformers import set_seed
 
-from stlib import corpora
+from stlib import data, sources
 from stlib.errors import UsageError
 from stlib.profiles import get_profile
 from stlib.recipes import get_recipe
@@ -71,7 +71,7 @@ def test_a_run_folder_has_all_its_parts(tiny_run, tiny_model):
     info = tiny_run.info
     assert (info["steps"], info["total_steps"], info["rows"], info["seed"]) == (6, 6, 192, 42)
     assert (info["recipe"]["name"], info["start"]) == ("trained_head", str(tiny_model))
-    assert info["data_fingerprint"] == corpora.fingerprint(corpora.nli("train[:192]", corpora.Source("mini")))
+    assert info["data_fingerprint"] == data.fingerprint(data.nli("train[:192]", sources.Source("mini")))
     assert {"torch", "sentence-transformers", "python"} <= set(info["versions"])
     assert info["seconds"] > 0
     assert info["peak_memory_mb"] > 100

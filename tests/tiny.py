@@ -5,6 +5,8 @@ import string
 from importlib.resources import files
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
@@ -19,9 +21,9 @@ MAX_LENGTH = 128  # tokens
 def vocabulary() -> list[str]:
     """The tokens: special ones, ASCII characters at the start of a word and inside it, and the words of the mini corpora."""
     characters = string.ascii_lowercase + string.digits + string.punctuation
-    texts = [
-        path.read_text(encoding="utf-8") for path in files("stlib.mini").iterdir() if path.suffix in (".json", ".csv")
-    ]
+    paths = sorted(path for path in Path(str(files("stlib") / "mini")).glob("*/*.parquet") if path.stem != "train")
+    tables = [pq.read_table(path) for path in paths]
+    texts = [" ".join(column.to_pylist()) for table in tables for column in table.columns if column.type == pa.string()]
     words = sorted(set(re.findall("[a-z]{2,}", " ".join(texts).lower())))
     return ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *characters, *(f"##{c}" for c in characters), *words]
 

@@ -38,9 +38,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, required=True)
     options = parser.parse_args()
-    from stlib.corpora import Source, fingerprint, nli
+    from stlib.data import fingerprint, nli
     from stlib.profiles import describe_device, get_profile
     from stlib.runs import read_json, versions, write_json
+    from stlib.sources import Source
 
     record = {
         "what": "notebooks and solutions compared, round after round in random order; notebook 01 in many kernels; "

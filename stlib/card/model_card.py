@@ -8,13 +8,13 @@ from sentence_transformers.base.evaluation import BaseEvaluator
 from sentence_transformers.base.model_card import generate_model_card
 from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
 
-from stlib import corpora
-from stlib.corpora import HUB_IDS
+from stlib.data import nli, sts
 from stlib.errors import UsageError
 from stlib.nli_classifier import NLIClassifier
 from stlib.profiles import get_profile
 from stlib.recipes import Recipe
 from stlib.runs import Run, write_text
+from stlib.sources import HUB_IDS, Source, available_tasks, get_source
 
 REMEMBERED = "card.json"
 # What the trainer tells the library's card generator, which forgets it when the model is saved.
@@ -72,9 +72,7 @@ class NLIEvaluator(BaseEvaluator):
         return metrics
 
 
-def write_card(
-    run: Run, source: corpora.Source | None = None, evaluate: bool = True, model_id: str | None = None
-) -> Path:
+def write_card(run: Run, source: Source | None = None, evaluate: bool = True, model_id: str | None = None) -> Path:
     """Write the card of a finished run, with its scores, to ``README.md`` of the run folder and of the model.
 
     Args:
@@ -94,7 +92,7 @@ def write_card(
     if model_id is not None:
         model.model_card_data.set_model_id(model_id)
     if evaluate:
-        add_scores(model, classifier, run, source or corpora.get_source())
+        add_scores(model, classifier, run, source or get_source())
     text = with_effective_settings(generate_model_card(model), run.info)
     for path in (run.model_folder / "README.md", run.folder / "README.md"):
         write_text(path, text)
@@ -112,20 +110,20 @@ def restore(model: SentenceTransformer, run: Run) -> None:
     data.get_training_duration_data = lambda: durations
 
 
-def add_scores(model: SentenceTransformer, classifier: NLIClassifier | None, run: Run, source: corpora.Source) -> None:
+def add_scores(model: SentenceTransformer, classifier: NLIClassifier | None, run: Run, source: Source) -> None:
     """Run the library's evaluators, which put their results into the card; NLI where there is a head."""
     profile = get_profile(run.info["profile"])
-    tasks, _ = corpora.available_tasks(profile.sts_tasks, source)
+    tasks, _ = available_tasks(profile.sts_tasks, source)
     log = list(model.model_card_data.training_logs)
     for task in tasks:
-        pairs = corpora.sts(task, "test", source)
+        pairs = sts(task, "test", source)
         evaluator = EmbeddingSimilarityEvaluator(
             list(pairs["sentence1"]), list(pairs["sentence2"]), list(pairs["score"]), similarity_fn_names=["cosine"],
             name=task, write_csv=False,
         )  # fmt: skip
         evaluator(model)
     if classifier:
-        pairs = corpora.nli("test" if profile.test_rows is None else f"test[:{profile.test_rows}]", source)
+        pairs = nli("test" if profile.test_rows is None else f"test[:{profile.test_rows}]", source)
         NLIEvaluator(classifier, pairs, "nli-test")(model)
     model.model_card_data.training_logs = log  # scores of the finished model are no rows of its training log
 

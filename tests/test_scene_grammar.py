@@ -3,14 +3,18 @@ import re
 from collections import Counter
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+import scene_grammar
+from datasets import Dataset
+from scene_grammar import LEXICON, pairs
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from stlib.mini import nli_grammar
-from stlib.mini.nli_grammar import LEXICON, pairs
+from stlib import data
+from stlib.sources import Source
 
 
 def take(split, rows, seed=0):
@@ -47,7 +51,7 @@ def test_same_seed_same_rows_and_another_seed_others():
 def test_rows_do_not_change_from_release_to_release():
     """The first pairs, word for word: a change of the grammar needs a new GRAMMAR_VERSION."""
     rows = "\n".join(f"{row['premise']}|{row['hypothesis']}|{row['label']}" for row in take("train", 3_000))
-    assert (nli_grammar.GRAMMAR_VERSION, nli_grammar.hash_of(rows)) == (1, 2385964131862165636)
+    assert (scene_grammar.GRAMMAR_VERSION, scene_grammar.hash_of(rows)) == (1, 2385964131862165636)
 
 
 def test_labels_are_balanced(train):
@@ -136,14 +140,14 @@ def test_contradictions_change_something_and_entailments_add_nothing(test):
         premise, hypothesis = words(row["premise"]), words(row["hypothesis"])
         for one, other in (*opposites, *(pair[::-1] for pair in opposites)):
             if one in premise and other in hypothesis:
-                assert row["label"] == nli_grammar.LABELS.index("contradiction"), row
+                assert row["label"] == scene_grammar.LABELS.index("contradiction"), row
                 checked += 1
     assert checked > 50
 
 
 def test_entailed_hypotheses_follow_slot_by_slot():
     """Rebuild the scenes: every fact of an entailed hypothesis is implied by the premise's fact for the same slot."""
-    writer = nli_grammar.Writer("test", 5)
+    writer = scene_grammar.Writer("test", 5)
     for _ in range(2_000):
         scene = writer.premise_scene()
         for slot, fact in scene.items():
@@ -164,3 +168,26 @@ def test_entailed_hypotheses_follow_slot_by_slot():
 def test_an_unknown_split_is_refused():
     with pytest.raises(ValueError, match="train, validation, test"):
         next(pairs("dev"))
+
+
+def test_the_mini_corpus_is_what_the_grammar_writes():
+    """Word for word: its first rows are those that the committed files hold."""
+    assert data.fingerprint(data.nli("train[:12800]", Source("mini"))) == "fbdac3614abd9bd7"
+    for split in scene_grammar.SPLITS:
+        rows = Dataset.from_list(take(split, 1_500)).rename_columns(data.NLI_SPELLING)
+        assert data.fingerprint(rows) == data.fingerprint(data.nli(f"{split}[:1500]", Source("mini")))
+
+
+def test_a_corpus_written_to_a_folder_is_read_back(tmp_path):
+    scene_grammar.write(tmp_path, 2_000)
+    assert data.nli("train", Source("folder", tmp_path))[:] == data.nli("train[:2000]", Source("mini"))[:]
+
+
+def test_more_pairs_than_a_seed_has_come_from_the_seeds_after_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(scene_grammar, "MAX_PAIRS", 30)
+    path = scene_grammar.write(tmp_path / "new" / "folder", 70, "test", seed=4)
+    parts = [take("test", rows, seed) for rows, seed in ((30, 4), (30, 5), (10, 6))]
+    assert pq.read_table(path).to_pylist() == [row for part in parts for row in part]
+    scene_grammar.write(tmp_path / "new" / "folder", 10, "test", seed=4)  # again, over the old file
+    assert len(pq.read_table(path)) == 10
+    assert [found.name for found in path.parent.iterdir()] == ["test.parquet"]

@@ -1,8 +1,8 @@
 """How the winner of notebook 08 grows with the number of NLI pairs, on real pairs.
 
-    python tools/more_pairs.py --data DATA_FOLDER --json stlib/records/more_pairs.json
+    python research/more_pairs.py --data DATA_FOLDER --json stlib/records/more_pairs.json
 
-Each point is the average of four runs. Runs are kept under ``runs/more_pairs``, as in ``tools/better_recipes.py``.
+Each point is the average of four runs. Runs are kept under ``runs/more_pairs``, as in ``research/better_recipes.py``.
 """
 
 import argparse
@@ -23,11 +23,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--json", type=Path, required=True)
     options = parser.parse_args()
+    from contest import Judge
+
     from stlib.base_model import load_base
-    from stlib.contest import Judge
-    from stlib.corpora import Source, nli
+    from stlib.data import nli
     from stlib.profiles import runs_folder
     from stlib.runs import write_json
+    from stlib.sources import Source
 
     source = Source("folder", Path(options.data))
     judge, rows = Judge(source, load_base(), None), []
@@ -44,7 +46,7 @@ def main() -> None:
         f"{options.recipe}, the average of {MEMBERS} runs, on growing numbers of NLI pairs, against the base model on "
         "STS12-15 and STS-B test; encoders scored in bf16; seconds are no timings"
     )
-    command = f"python tools/more_pairs.py --data DATA_FOLDER --seeds {' '.join(map(str, options.seeds))}"
+    command = f"python research/more_pairs.py --data DATA_FOLDER --seeds {' '.join(map(str, options.seeds))}"
     write_json(
         options.json,
         record(about, command, rows, rows[-1]["data_fingerprint"], base=judge.score(load_base(), nli=False)),

@@ -1,6 +1,6 @@
 """Measure what a frozen head costs: the same budget with the head frozen and with it trained, on real pairs.
 
-    python tools/head_cost.py --data DATA_FOLDER --nli-split validation --json stlib/records/head_cost.json
+    python research/head_cost.py --data DATA_FOLDER --nli-split validation --json stlib/records/head_cost.json
 
 Tested on SNLI test, so train on other pairs. Each run is a run folder under ``runs/head_cost``; what is there already is
 not trained again.
@@ -27,9 +27,10 @@ def main() -> None:
     parser.add_argument("--collect", action="store_true", help="train nothing: record what is there")
     parser.add_argument("--json", type=Path, required=True)
     options = parser.parse_args()
-    from stlib.corpora import Source, nli
+    from stlib.data import nli
     from stlib.recipes import CARD, TRAINED_HEAD
     from stlib.runs import write_json
+    from stlib.sources import Source
     from stlib.training import steps_an_epoch
 
     source = Source("folder", Path(options.data))
@@ -51,7 +52,7 @@ def main() -> None:
         options.json,
         record(
             "the card's recipe fitted to a short run, with its head frozen, trained, and as in our recipe (eight times as large, learning rate 0.04); tested on SNLI test",
-            f"python tools/head_cost.py --data DATA_FOLDER --nli-split {options.nli_split}",
+            f"python research/head_cost.py --data DATA_FOLDER --nli-split {options.nli_split}",
             runs,
             data_fingerprint=runs[0]["data_fingerprint"],
             base=base,

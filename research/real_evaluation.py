@@ -1,8 +1,8 @@
 """Score the base model, the card's recipe and a trained head on real corpora, as notebooks 05 and 06 show them.
 
-    python tools/real_evaluation.py --data DATA_FOLDER --card RUN --trained RUN --json stlib/records/evaluation.json
+    python research/real_evaluation.py --data DATA_FOLDER --card RUN --trained RUN --json stlib/records/evaluation.json
 
-The runs are those of ``tools/better_recipes.py`` (softmax_frozen and softmax_fast): trained on SNLI validation.
+The runs are those of ``research/better_recipes.py`` (softmax_frozen and softmax_fast): trained on SNLI validation.
 """
 
 import argparse
@@ -25,15 +25,16 @@ def main() -> None:
     parser.add_argument("--precision", default="fp32", help="of the encoders: fp32 or bf16")
     parser.add_argument("--json", type=Path, required=True)
     options = parser.parse_args()
-    from stlib import corpora
+    from contest import rounded
+
+    from stlib import data, sources
     from stlib.base_model import load_base
-    from stlib.contest import rounded
     from stlib.nli_classifier import NLIClassifier
     from stlib.profiles import PROFILES, describe_device
     from stlib.runs import Run, versions, write_json
 
-    source = corpora.Source("folder", Path(options.data))
-    tasks, missing = corpora.available_tasks(PROFILES["full"].sts_tasks + PROFILES["full"].classification_tasks, source)
+    source = sources.Source("folder", Path(options.data))
+    tasks, missing = sources.available_tasks(PROFILES["full"].sts_tasks + PROFILES["full"].classification_tasks, source)
     runs = {"card recipe": Run.load(options.card), "trained head": Run.load(options.trained)}
     models = {
         "base": load_base("cpu"),
@@ -46,16 +47,16 @@ def main() -> None:
     write_json(
         options.json,
         {
-            "what": "base model, card's recipe and trained head (tools/better_recipes.py, seed 1) on real test sets, encoded in " + options.precision,
-            "command": f"python tools/real_evaluation.py --data DATA_FOLDER --card RUN --trained RUN --precision {options.precision}",
+            "what": "base model, card's recipe and trained head (research/better_recipes.py, seed 1) on real test sets, encoded in " + options.precision,
+            "command": f"python research/real_evaluation.py --data DATA_FOLDER --card RUN --trained RUN --precision {options.precision}",
             "runs": {name: {key: run.info[key] for key in ("recipe", "rows", "steps", "seed", "data_fingerprint")} for name, run in runs.items()},
             "data_fingerprint": runs["card recipe"].info["data_fingerprint"],
-            "data_fingerprints": {task: corpora.fingerprint(corpora.sts(task, "test", source)) for task in cosines["base"]},
+            "data_fingerprints": {task: data.fingerprint(data.sts(task, "test", source)) for task in cosines["base"]},
             "missing": missing,
             "hardware": describe_device(),
             "versions": versions(),
             "seconds": round(time.perf_counter() - started),
-            "plane_labels": corpora.nli(f"test[:{SHOWN_PAIRS}]", source)["label"][:],
+            "plane_labels": data.nli(f"test[:{SHOWN_PAIRS}]", source)["label"][:],
             "against_base": rounded(against_base(cosines, source)),
             "moved": {name: moved(cosines, name, source) for name in runs},
             "models": rounded(scores),
@@ -65,7 +66,7 @@ def main() -> None:
 
 def score(model, tasks: list[str], source, options: argparse.Namespace) -> tuple[dict, dict]:
     """All scores of one model, and its cosines of each STS task."""
-    from stlib import corpora
+    from stlib import data
     from stlib.encoding import EncodeOnce
     from stlib.evaluation import calibration, is_sts, nli_scores, sts_scores, suite
     from stlib.nli_classifier import NLIClassifier
@@ -74,7 +75,7 @@ def score(model, tasks: list[str], source, options: argparse.Namespace) -> tuple
     classifier = model if isinstance(model, NLIClassifier) else None
     encoder = EncodeOnce(classifier.encoder if classifier else model, options.precision)
     rows = list(suite(encoder, tasks, source, subsets=True))
-    train, test = corpora.nli(options.nli_split, source), corpora.nli("test", source)
+    train, test = data.nli(options.nli_split, source), data.nli("test", source)
     found = {
         "sts": [row for row in rows if "spearman" in row],
         "probes": [row for row in rows if "protocol" in row],
@@ -93,16 +94,16 @@ def score(model, tasks: list[str], source, options: argparse.Namespace) -> tuple
         }
         found["nli"]["confusion"] = nli["confusion"].tolist()
         found["nli"]["calibration"] = table.reset_index().to_dict("list")
-    cosines = {task: sts_scores(encoder, corpora.sts(task, "test", source), task)[1] for task in tasks if is_sts(task)}
+    cosines = {task: sts_scores(encoder, data.sts(task, "test", source), task)[1] for task in tasks if is_sts(task)}
     return found, cosines
 
 
 def geometry(encoder, source, nli) -> dict[str, float]:
     """Uniformity and mean cosine of all STS-B test sentences; alignment of its similar pairs; cosines of NLI labels."""
-    from stlib import corpora
+    from stlib import data
     from stlib.evaluation import alignment, mean_cosine, uniformity
 
-    pairs = corpora.sts("stsbenchmark-sts", "test", source).to_pandas()
+    pairs = data.sts("stsbenchmark-sts", "test", source).to_pandas()
     similar = pairs[pairs["score"] >= SIMILAR]
     everything = list(dict.fromkeys(pairs["sentence1"].tolist() + pairs["sentence2"].tolist()))
     embeddings = encoder.encode(everything)
@@ -115,14 +116,14 @@ def geometry(encoder, source, nli) -> dict[str, float]:
         "uniformity": uniformity(embeddings),
         "mean_cosine": mean_cosine(embeddings),
         "alignment": alignment(u, v),
-        "nli_cosines": {name: float(cosines[labels == label].mean()) for label, name in enumerate(corpora.NLI_LABELS)},
+        "nli_cosines": {name: float(cosines[labels == label].mean()) for label, name in enumerate(data.NLI_LABELS)},
     }
 
 
 def gold_scores(source, tasks) -> dict[str, np.ndarray]:
-    from stlib import corpora
+    from stlib import data
 
-    return {task: np.asarray(corpora.sts(task, "test", source)["score"]) for task in tasks}
+    return {task: np.asarray(data.sts(task, "test", source)["score"]) for task in tasks}
 
 
 def against_base(cosines: dict, source) -> dict:

@@ -1,6 +1,6 @@
 """Run the hypotheses of ``stlib.forensics`` on real pairs, and record their loss curves.
 
-    python tools/forensics.py --data DATA_FOLDER --nli-split validation+test --json stlib/records/forensics.json
+    python research/forensics.py --data DATA_FOLDER --nli-split validation+test --json stlib/records/forensics.json
 
 Each run is a run folder under ``runs/forensics``; what is there already is not trained again, and what was interrupted
 is resumed, so the command can be stopped and started as you like. Hours on two cores: ``--only`` picks hypotheses.
@@ -42,7 +42,7 @@ def main() -> None:
         options.json,
         record(
             "training loss of each hypothesis on real SNLI pairs, batch 32; a row is the mean over the steps since the row before",
-            f"python tools/forensics.py --data DATA_FOLDER --nli-split {options.nli_split}",
+            f"python research/forensics.py --data DATA_FOLDER --nli-split {options.nli_split}",
             runs,
             data_fingerprint=next(run["data_fingerprint"] for run in runs if not run["noise"]),
             label_noise=round(AUTHOR_DISAGREES, 4),
@@ -70,10 +70,10 @@ def one_run(hypothesis, seed: int, options: argparse.Namespace, folder: Path) ->
 
 def with_noise(share: float, seed: int, options: argparse.Namespace, folder: Path) -> Path:
     """A data folder whose NLI split ``noisy`` holds the same pairs, a share of the labels replaced."""
-    from stlib import corpora
+    from stlib import data, sources
     from stlib.forensics import perturb
 
-    pairs = corpora.nli(options.nli_split, corpora.Source("folder", Path(options.data))).to_pandas()
+    pairs = data.nli(options.nli_split, sources.Source("folder", Path(options.data))).to_pandas()
     pairs["label"] = perturb(np.asarray(pairs["label"]), share, seed)
     pairs = pairs.rename(columns={"sentence_0": "premise", "sentence_1": "hypothesis"})
     target = folder / f"noisy-seed{seed}"

@@ -1,5 +1,9 @@
 """A scene grammar that writes NLI pairs whose labels are true by construction.
 
+    python research/scene_grammar.py FOLDER [--rows N] [--split train] [--seed 0]
+
+writes FOLDER/snli/SPLIT.parquet, the layout of any data folder. `stlib/mini/snli` was written so, with seed 0.
+
 A *premise* states some facts about one scene: who, how many, what they do, where, what they wear, and so on.
 A *hypothesis* about the same scene states fewer facts, and one of them, the *focus*, decides the label:
 
@@ -13,12 +17,17 @@ whatever the label, so that the hypothesis alone gives little away (Gururangan e
 https://aclanthology.org/N18-2017, on how much it gives away in SNLI).
 """
 
+import argparse
 import hashlib
+import itertools
 import json
 import random
 from collections.abc import Iterator
-from importlib.resources import files
+from pathlib import Path
 from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 GRAMMAR_VERSION = 1  # raise it when the sentences change: it is part of the data fingerprint
 LABELS = ("entailment", "neutral", "contradiction")
@@ -72,7 +81,7 @@ Scene = dict[str, Fact]
 
 
 def _load_lexicon() -> dict:
-    lexicon = json.loads((files("stlib.mini") / "lexicon.json").read_text(encoding="utf-8"))
+    lexicon = json.loads(Path(__file__).with_name("lexicon.json").read_text(encoding="utf-8"))
     for person in lexicon["people"]:
         person.update(exact=[person["one"]], general=[person["age"], "person"], animal=False)
     for animal in lexicon["animals"]:
@@ -446,3 +455,35 @@ def pairs(split: str, seed: int = 0) -> Iterator[dict]:
 def hash_of(text: str) -> int:
     """64 bits of a text, the same in every process (Python's own ``hash`` is not)."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+
+
+def write(folder: str | Path, rows: int, split: str = "train", seed: int = 0) -> Path:
+    """Write pairs as ``folder/snli/SPLIT.parquet`` and return that path. Memory stays bounded: 10,000 rows at a time.
+
+    More rows than one seed may give come from the seeds after it.
+    """
+    path = Path(folder) / "snli" / f"{split}.parquet"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    schema = pa.schema([("premise", pa.string()), ("hypothesis", pa.string()), ("label", pa.int64())])
+    with pq.ParquetWriter(temporary, schema, compression="zstd", compression_level=19) as writer:
+        for start in range(0, rows, MAX_PAIRS):
+            found = itertools.islice(pairs(split, seed + start // MAX_PAIRS), min(MAX_PAIRS, rows - start))
+            for chunk in iter(lambda found=found: list(itertools.islice(found, 10_000)), []):
+                writer.write_table(pa.Table.from_pylist(chunk, schema))
+    temporary.replace(path)
+    return path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Write generated NLI pairs into a data folder.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--rows", type=int, default=60_000)
+    parser.add_argument("--split", default="train", choices=SPLITS)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    print(write(options.folder, options.rows, options.split, options.seed))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,6 @@
 """Prove that the card's run is set up right, without paying for its arithmetic: 549,367 pairs, 68,672 steps, 137 log rows.
 
-    python tools/full_run.py --json stlib/records/full_run.json
+    python research/full_run.py --json stlib/records/full_run.json
 
 It is ``python -m stlib train --recipe card --profile full`` on a generated corpus of exactly that size. The trainer, the
 data, the schedule, the log and the checkpoints are the real ones; what is left out is the work of a step: forward and
@@ -21,9 +21,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True)
     options = parser.parse_args()
     import torch
+    from scene_grammar import write
 
     from stlib import trainer
-    from stlib.corpora import write_mini_nli
     from stlib.profiles import describe_device
     from stlib.runs import write_json
     from stlib.training import train
@@ -43,7 +43,7 @@ def main() -> None:
         kind._clip_grad_norm = lambda self, model: torch.tensor(0.0)
     torch.optim.AdamW.step = no_update
     with tempfile.TemporaryDirectory() as folder:
-        write_mini_nli(folder, ROWS)
+        write(folder, ROWS)
         run = train("card", "full", out=Path(folder) / "run", data=folder, nli_split="train", engine=options.engine)
         log = run.log()
         checkpoints = sorted(path.name for path in (run.folder / "checkpoints").glob("checkpoint-*"))
@@ -52,7 +52,7 @@ def main() -> None:
         options.json,
         {
             "what": "the card's recipe at profile full on generated pairs, without the arithmetic of a step",
-            "command": "python tools/full_run.py",
+            "command": "python research/full_run.py",
             "hardware": describe_device(),
             "versions": info["versions"],
             "data_fingerprint": info["data_fingerprint"],

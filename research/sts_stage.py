@@ -1,6 +1,6 @@
 """The stage after NLI: train on STS-B's training pairs, from the base model and from the winner of notebook 08.
 
-    python tools/sts_stage.py --data DATA_FOLDER --starts RUN RUN RUN --json stlib/records/sts_stage.json
+    python research/sts_stage.py --data DATA_FOLDER --starts RUN RUN RUN --json stlib/records/sts_stage.json
 
 ``--starts`` are three runs of the winner, one a seed. The record also counts which pairs STS-B shares with other tests.
 """
@@ -23,10 +23,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True)
     options = parser.parse_args()
     from stlib.base_model import load_base
-    from stlib.corpora import Source
     from stlib.encoding import EncodeOnce
     from stlib.profiles import runs_folder
     from stlib.runs import write_json
+    from stlib.sources import Source
 
     source, rows = Source("folder", Path(options.data)), []
     base, of_base = scores(EncodeOnce(load_base("cpu")), source)
@@ -43,7 +43,7 @@ def main() -> None:
         options.json,
         record(
             "CosineSimilarityLoss on STS-B's training pairs, from the base model and from the winner on NLI pairs, scored in fp32",
-            f"python tools/sts_stage.py --data DATA_FOLDER --starts RUN RUN RUN --from {' '.join(options.origins)}",
+            f"python research/sts_stage.py --data DATA_FOLDER --starts RUN RUN RUN --from {' '.join(options.origins)}",
             rows,
             rows[0]["data_fingerprint"],
             base=base,
@@ -62,7 +62,7 @@ def train_one(start: Path | None, seed: int, out: Path, options: argparse.Namesp
 
 def scores(encoder, source) -> tuple[dict, dict]:
     """Spearman x 100 on STS-B validation and test, and the cosines of the test pairs."""
-    from stlib.corpora import sts
+    from stlib.data import sts
     from stlib.evaluation import sts_scores
 
     rows = {split: sts_scores(encoder, sts(TASK, split, source), TASK) for split in ("validation", "test")}
@@ -71,10 +71,10 @@ def scores(encoder, source) -> tuple[dict, dict]:
 
 def differences(cosines, of_base, source) -> dict:
     import numpy as np
+    from contest import rounded
 
     from stlib.bootstrap import paired_spearman
-    from stlib.contest import rounded
-    from stlib.corpora import sts
+    from stlib.data import sts
 
     gold = np.asarray(sts(TASK, "test", source)["score"])
     return {"against_base": rounded(paired_spearman({TASK: gold}, {TASK: cosines}, {TASK: of_base})._asdict())}
@@ -82,8 +82,9 @@ def differences(cosines, of_base, source) -> dict:
 
 def shared_pairs(source) -> dict[str, dict[str, int]]:
     """How many pairs of each STS-B split are in the test split of another task too, whatever their order."""
-    from stlib.contest import TESTS
-    from stlib.corpora import sts, unseen
+    from contest import TESTS
+
+    from stlib.data import sts, unseen
 
     tests = {task: sts(task, "test", source).to_pandas() for task in TESTS}
     return {

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from stlib import corpora
+from stlib import data, sources
 from stlib.bootstrap import paired_spearman
 from stlib.encoding import EncodeOnce
 from stlib.nli_classifier import NLIClassifier
@@ -16,9 +16,9 @@ PROBES = ("cr", "trec")
 DIMENSIONS = (384, 256, 128, 64, 32)
 
 
-def validation_pairs(source: corpora.Source) -> pd.DataFrame:
+def validation_pairs(source: sources.Source) -> pd.DataFrame:
     """The STS pairs that a recipe is chosen on: STS-B train and validation, ``sentence1``, ``sentence2`` and ``score``."""
-    parts = [corpora.sts(VALIDATION, split, source).to_pandas() for split in ("train", "validation")]
+    parts = [data.sts(VALIDATION, split, source).to_pandas() for split in ("train", "validation")]
     return pd.concat(parts, ignore_index=True)
 
 
@@ -43,11 +43,11 @@ class Judge:
         precision: of the encoders.
     """
 
-    def __init__(self, source: corpora.Source, base, train_pairs, precision: str = "bf16"):
+    def __init__(self, source: sources.Source, base, train_pairs, precision: str = "bf16"):
         self.source, self.train_pairs, self.precision = source, train_pairs, precision
         self.validation = validation_pairs(source)
-        self.tests = {task: corpora.sts(task, "test", source).to_pandas() for task in TESTS}
-        self.rest = {task: corpora.unseen(pairs, self.validation) for task, pairs in self.tests.items()}
+        self.tests = {task: data.sts(task, "test", source).to_pandas() for task in TESTS}
+        self.rest = {task: data.unseen(pairs, self.validation) for task, pairs in self.tests.items()}
         self.base = self.test_cosines(EncodeOnce(base, precision))
 
     def test_cosines(self, encoder: EncodeOnce) -> dict[str, np.ndarray]:
@@ -87,7 +87,7 @@ class Judge:
         )
         scores["against_base_unseen"] = self.against_base(found, self.rest)
         if nli:
-            test = corpora.nli("test", self.source)
+            test = data.nli("test", self.source)
             scores["nli_accuracy"] = self.head_accuracy(classifier, encoder, test)
             scores["nli_refit"] = 100 * float(nli_probe(encoder, self.train_pairs, test).mean())
             scores["probes"] = {task: probe_scores(encoder, task, self.source)["accuracy"] for task in PROBES}

@@ -1,6 +1,6 @@
 """Train and score the contenders of notebook 08, several seeds each, on real pairs.
 
-    python tools/better_recipes.py --data DATA_FOLDER --nli-split validation --json stlib/records/better_recipes.json
+    python research/better_recipes.py --data DATA_FOLDER --nli-split validation --json stlib/records/better_recipes.json
 
 NLI is tested on SNLI test, so train on other pairs. Each run is a run folder under ``runs/better_recipes``; what is there
 already is neither trained nor scored again.
@@ -27,9 +27,10 @@ def main() -> None:
     parser.add_argument("--collect", action="store_true", help="train nothing: score and record what is there")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    from stlib.corpora import Source, nli
+    from stlib.data import nli
     from stlib.profiles import runs_folder
     from stlib.recipes import CONTENDERS
+    from stlib.sources import Source
 
     source, folder = Source("folder", Path(options.data)), runs_folder() / "better_recipes"
     names = [name for name in (*(c.name for c in CONTENDERS), *SOUPS) if name in (options.contenders or [name])]
@@ -45,8 +46,9 @@ def main() -> None:
             train_one(name, seed, out, options)
     if options.train_only:
         return
+    from contest import Judge
+
     from stlib.base_model import load_base
-    from stlib.contest import Judge
     from stlib.runs import write_json
 
     judge = Judge(source, load_base(), nli(options.nli_split, source))
@@ -66,7 +68,7 @@ def main() -> None:
             "confirmed on STS12-15 and STS-B test; NLI (tested on SNLI test) and probes for seed 1 alone; encoders scored in bf16; two runs at a time "
             "on one thread each, beside other work, so that seconds are no timings"
         )
-        command = f"python tools/better_recipes.py --data DATA_FOLDER --nli-split {options.nli_split}"
+        command = f"python research/better_recipes.py --data DATA_FOLDER --nli-split {options.nli_split}"
         write_json(options.json, record(about, command, rows, rows[0]["data_fingerprint"], base=base))
 
 

@@ -1,6 +1,6 @@
 """Time the evaluation suite against encoding each column of each task with ``model.encode``, side by side.
 
-    python tools/evaluation_speed.py --data DATA_FOLDER --json stlib/records/evaluation_speed.json
+    python research/evaluation_speed.py --data DATA_FOLDER --json stlib/records/evaluation_speed.json
 
 A classification task under each of two protocols counts as two tasks, which is what a script for each would encode.
 Run it on an idle machine.
@@ -25,16 +25,16 @@ def main() -> None:
     parser.add_argument("--skip-probes", action="store_true", help="encode the probes' sentences, but fit no probe")
     parser.add_argument("--json", type=Path, required=True)
     options = parser.parse_args()
-    from stlib import corpora
+    from stlib import data, sources
     from stlib.base_model import load_base
     from stlib.nli_classifier import NLIClassifier
     from stlib.probes import PROTOCOLS
     from stlib.profiles import PROFILES, describe_device
     from stlib.runs import versions, write_json
 
-    source = corpora.Source("folder", Path(options.data))
+    source = sources.Source("folder", Path(options.data))
     everything = PROFILES["full"].sts_tasks + PROFILES["full"].classification_tasks
-    tasks = options.tasks or [*corpora.available_tasks(everything, source)[0], "nli", "nli-probe"]
+    tasks = options.tasks or [*sources.available_tasks(everything, source)[0], "nli", "nli-probe"]
     torch.manual_seed(0)
     classifier = NLIClassifier(
         load_base("cpu"), torch.nn.Linear(1152, 3)
@@ -46,9 +46,9 @@ def main() -> None:
         options.json,
         {
             "what": "the whole suite, each distinct sentence encoded once, in batches of one length, against model.encode on each column of each task",
-            "command": "python tools/evaluation_speed.py --data DATA_FOLDER"
+            "command": "python research/evaluation_speed.py --data DATA_FOLDER"
             + (" --skip-probes" if options.skip_probes else ""),
-            "data_fingerprint": corpora.fingerprint(corpora.sts("stsbenchmark-sts", "test", source)),
+            "data_fingerprint": data.fingerprint(data.sts("stsbenchmark-sts", "test", source)),
             "tasks": [f"{task}, {protocol}" if is_probe(task) else task for task, protocol in jobs],
             "hardware": describe_device(),
             "versions": versions(),
@@ -117,7 +117,7 @@ def naive(classifier, job, source, precision: str) -> dict:
 
 
 def rows_of(classifier, encoder, job, source) -> list[dict]:
-    from stlib.corpora import nli
+    from stlib.data import nli
     from stlib.evaluation import nli_scores, suite
 
     task, protocol = job

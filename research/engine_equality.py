@@ -1,6 +1,6 @@
 """Measure how far the packed engine's loss curve lies from the stock engine's, over several seeds.
 
-    python tools/engine_equality.py --data DATA_FOLDER --nli-split validation+test --json stlib/records/engine_equality.json
+    python research/engine_equality.py --data DATA_FOLDER --nli-split validation+test --json stlib/records/engine_equality.json
 
 Stock runs in float32, packed in the precision of this machine; both train the recipe of the card on the same batches.
 """
@@ -33,7 +33,7 @@ def main() -> None:
     }
     gaps = [means["packed"][seed] - means["stock"][seed] for seed in options.seeds]
     command = (
-        f"python tools/engine_equality.py --data DATA_FOLDER --nli-split {options.nli_split} --steps {options.steps}"
+        f"python research/engine_equality.py --data DATA_FOLDER --nli-split {options.nli_split} --steps {options.steps}"
     )
     write_json(
         options.json,
