@@ -100,7 +100,11 @@ def test_the_package_declares_what_it_imports_and_nothing_more():
 def test_the_tests_import_what_is_declared():
     found = imported(path for path in ROOT.glob("tests/**/*.py") if "browser" not in path.parts)
     everything = declared() | declared("course") | declared("dev")
-    local = {"tests", "tools", *(path.stem for folder in ("tools", "research") for path in ROOT.glob(f"{folder}/*.py"))}
+    local = {
+        "tests",
+        "tools",
+        *(path.stem.replace("_", "-") for folder in ("tools", "research") for path in ROOT.glob(f"{folder}/*.py")),
+    }
     assert found - everything - local == set()
 
 

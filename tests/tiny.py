@@ -5,7 +5,6 @@ import string
 from importlib.resources import files
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from sentence_transformers import SentenceTransformer
@@ -21,9 +20,15 @@ MAX_LENGTH = 128  # tokens
 def vocabulary() -> list[str]:
     """The tokens: special ones, ASCII characters at the start of a word and inside it, and the words of the mini corpora."""
     characters = string.ascii_lowercase + string.digits + string.punctuation
-    paths = sorted(path for path in Path(str(files("stlib") / "mini")).glob("*/*.parquet") if path.stem != "train")
+    paths = sorted(
+        path
+        for path in Path(str(files("stlib") / "mini")).glob("*/*.parquet")
+        if path.parts[-2:] != ("snli", "train.parquet")
+    )
     tables = [pq.read_table(path) for path in paths]
-    texts = [" ".join(column.to_pylist()) for table in tables for column in table.columns if column.type == pa.string()]
+    texts = [
+        " ".join(column.to_pylist()) for table in tables for column in table.columns if "string" in str(column.type)
+    ]
     words = sorted(set(re.findall("[a-z]{2,}", " ".join(texts).lower())))
     return ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *characters, *(f"##{c}" for c in characters), *words]
 

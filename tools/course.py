@@ -138,7 +138,7 @@ class Client(NotebookClient):
     @contextlib.asynccontextmanager
     async def async_setup_kernel(self, **options):
         """Empty the namespace of the kernel, which is there already and stays."""
-        self.kc.execute("%reset -f", silent=True)
+        self.kc.execute("%reset_selective -f .\nOut.clear()", silent=True)  # %reset waits for the garbage too
         yield
 
     async def async_execute_cell(self, cell, cell_index, **options):

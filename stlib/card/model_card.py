@@ -34,11 +34,12 @@ def describe_model(model: SentenceTransformer, source: str, task: str = "nli") -
     data.local_files_only = True
     data.set_language("en")
     data.set_license("apache-2.0")  # the base model's
+    corpus = "snli" if task == "nli" else task
     if source == "mini corpora":
         data.train_datasets = [{"name": "scene grammar" if task == "nli" else "mini STS"}]
     else:
-        data.train_datasets = [{"name": "SNLI" if task == "nli" else task, "id": HUB_IDS[task]}]
-        data.datasets = [HUB_IDS[task]]
+        data.train_datasets = [{"name": "SNLI" if task == "nli" else task, "id": HUB_IDS[corpus]}]
+        data.datasets = [HUB_IDS[corpus]]
 
 
 def remember(model: SentenceTransformer, folder: Path) -> None:
