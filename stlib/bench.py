@@ -27,10 +27,9 @@ from transformers import PrinterCallback, TrainerCallback, set_seed
 
 from stlib import data, sources
 from stlib.base_model import hide_card_bar, load_base
-from stlib.losses import prepare_encoder, prepare_head
 from stlib.pace import PRECISIONS, WEIGHTS, product_rate, tokens_per_row
 from stlib.profiles import best_device, best_precision, describe_device
-from stlib.recipes import CARD_AS_PRINTED, Recipe, make_optimizer
+from stlib.recipes import CARD_AS_PRINTED, Recipe, make_optimizer, prepare_encoder, prepare_head
 from stlib.runs import peak_memory_mb, versions
 from stlib.tokens import tokenise
 from stlib.trainer import PackedTrainer

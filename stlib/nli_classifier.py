@@ -16,7 +16,6 @@ from stlib.data import NLI_LABELS
 from stlib.encoding import EncodeOnce
 from stlib.errors import UsageError
 from stlib.profiles import best_device
-from stlib.runs import read_json
 
 HEAD_WEIGHTS = "nli_head.safetensors"
 HEAD_CONFIG = "nli_head.json"
@@ -122,3 +121,17 @@ def load_head(folder: Path) -> tuple[nn.Linear, tuple[str, ...]]:
         )
     head.load_state_dict(weights)
     return head, tuple(config["labels"])
+
+
+def read_json(path):
+    return json.loads(path.read_text())
+
+
+def load_encoder(folder, device=None):
+    folder = getattr(folder, "model_folder", folder)
+    with quiet_loading():
+        return SentenceTransformer(str(folder), device=device or best_device())
+
+
+def load_classifier(folder, device=None):
+    return NLIClassifier.load(getattr(folder, "model_folder", folder), device)

@@ -97,3 +97,12 @@ def in_words(seconds: float) -> str:
     if seconds < 90 * 60:
         return f"{round(seconds / 60)} minutes"
     return f"{seconds / 3_600:.1f} hours"
+
+
+def expectation(config, model) -> str:
+    """Return how long a run will take, in words: on a processor measured, on a GPU left to the bar."""
+    if config.device != "cpu":
+        return "the bar says how long it takes"
+    tokens = 2 * 14 * config.recipe.batch_size
+    seconds = expected_seconds(config.last_step, tokens, linear_weights(model), config.engine, config.precision)
+    return f"expect about {in_words(seconds / config.processes)} on this machine"

@@ -354,11 +354,8 @@ class PackedEncoder:
     """
 
     def __init__(self, model: SentenceTransformer, dtype: torch.dtype = torch.float32):
-        bert = getattr(model[0], "auto_model", None)
-        if type(bert).__name__ != "BertModel" or bert.config.hidden_act != "gelu":
-            raise UsageError("the packed engine knows BERT encoders with gelu only: use --engine stock for this model")
-        if not isinstance(model[1], Pooling) or model[1].pooling_mode != "mean":
-            raise UsageError("the packed engine knows mean pooling only: use --engine stock for this model")
+        self.check(model)
+        bert = model[0].auto_model
         self.model, self.bert = model, bert
         embeddings, layers = bert.embeddings, bert.encoder.layer
         used = sum(p.numel() for module in (embeddings, layers) for p in module.parameters())
@@ -378,6 +375,15 @@ class PackedEncoder:
         )
         self.kind, self.norm = make([embeddings.token_type_embeddings.weight]), Norm(embeddings.LayerNorm, make)
         self.layers = [LayerWeights(layer, make) for layer in layers]
+
+    @staticmethod
+    def check(model: SentenceTransformer) -> None:
+        """Raise UsageError for a model that this engine is not proven on."""
+        bert = getattr(model[0], "auto_model", None)
+        if type(bert).__name__ != "BertModel" or bert.config.hidden_act != "gelu":
+            raise UsageError("the packed engine knows BERT encoders with gelu only: use --engine stock for this model")
+        if not isinstance(model[1], Pooling) or model[1].pooling_mode != "mean":
+            raise UsageError("the packed engine knows mean pooling only: use --engine stock for this model")
 
     def refresh(self) -> None:
         """Copy the parameters, which the optimizer has changed, into the format of the products."""

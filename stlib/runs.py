@@ -1,31 +1,112 @@
-"""A run folder: what a training run leaves behind, written and read in one place.
+"""A run: what decides it (``RunConfig``), what it leaves behind (``Run``), and safe ways to write that.
 
-model/        loads with plain ``SentenceTransformer(path)``; also nli_head.safetensors and nli_head.json
-log.csv       step, epoch, loss, learning_rate
-run.json      recipe, profile, seed, versions, device, data fingerprint, seconds, peak memory
+model/        loads with plain ``SentenceTransformer(path)``; with SoftmaxLoss also nli_head.safetensors and nli_head.json
+log.csv       step, epoch, loss (mean since the row before), learning_rate
+run.json      the RunConfig as a dict, and what happened: steps, seconds, final loss, versions, hardware, peak memory
 README.md     the model card
 card.json     what the card's generator knows, for python -m stlib card
 checkpoints/  encoder, head, optimizer, scheduler and random states, for --resume
 """
 
 import contextlib
+import hashlib
 import importlib.metadata
 import json
 import platform
 import re
 import shutil
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import filelock
 import pandas as pd
+import psutil
+import torch
 from safetensors import SafetensorError
 
-from stlib import progress
-from stlib.errors import UsageError
+from stlib.recipes import Recipe
+from stlib.settings import UsageError, get_profile, is_first_process, progress_bar, runs_folder
 
+SEED = 42  # the card's
 PACKAGES = ("torch", "sentence-transformers", "transformers", "datasets", "accelerate", "tokenizers", "numpy")
+# What is said of a run but does not decide it: the rows' fingerprint tells where they differ, whatever the folder's name.
+UNDECIDED = ("source",)
+MACHINE = ("engine", "precision", "device", "processes", "log_every")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """All that decides a run, once. ``train.configure`` makes one; ``run.json`` is its dict and what happened.
+
+    Attributes:
+        recipe: as it trains, fitted to this run.
+        profile: its name.
+        source: where the rows came from, in words.
+        nli_split: the rows of the source that it trains on (for a recipe on STS pairs: their split).
+        data_fingerprint: of these rows.
+        rows: how many there are.
+        start: the run or model folder to train on, or ``base``.
+        seed: of the head's initial weights, the order of the rows and dropout.
+        epochs: passes over the rows.
+        total_steps: of the whole schedule.
+        last_step: where this run stops.
+        log_every: steps between two rows of ``log.csv``.
+        engine: ``packed`` or ``stock``.
+        precision: of the encoder's products, ``fp32``, ``bf16`` or ``fp16``.
+        device: ``cpu``, ``cuda`` or ``mps``.
+        processes: how many share each batch.
+    """
+
+    recipe: Recipe
+    profile: str
+    source: str
+    nli_split: str
+    data_fingerprint: str
+    rows: int
+    start: str
+    seed: int
+    epochs: int
+    total_steps: int
+    last_step: int
+    log_every: int
+    engine: str
+    precision: str
+    device: str
+    processes: int
+
+    def to_dict(self) -> dict:
+        """Return the fields as JSON would give them back."""
+        return {**asdict(self), "recipe": self.recipe.to_dict()}
+
+    def differs_from(self, found: dict, besides: tuple[str, ...] = UNDECIDED) -> str | None:
+        """Return the first field that ``found`` (of ``run.json``) has otherwise, or None. ``besides`` are not looked at.
+
+        A field of the recipe is named as ``recipe.NAME``.
+        """
+        mine, recipe = self.to_dict(), found.get("recipe")
+        if isinstance(recipe, dict):
+            for name in mine["recipe"] | recipe:
+                if mine["recipe"].get(name) != recipe.get(name):
+                    return f"recipe.{name}"
+        return next((name for name in mine if name not in besides and mine[name] != found.get(name)), None)
+
+    def fingerprint(self) -> str:
+        """Return a short digest of all fields that decide the run."""
+        decided = {name: value for name, value in self.to_dict().items() if name not in UNDECIDED}
+        return hashlib.blake2b(json.dumps(decided, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+    def folder(self) -> Path:
+        """Return ``runs/RECIPE-PROFILE``, with the split, the steps and the seed if they are not the profile's."""
+        parts = [self.recipe.name, self.profile]
+        if self.recipe.data == "nli" and self.nli_split != get_profile(self.profile).train_split:
+            parts.append(re.sub(r"\W+", "_", self.nli_split).strip("_"))
+        if self.last_step < self.total_steps:
+            parts.append(f"{self.last_step}steps")
+        if self.seed != SEED:
+            parts.append(f"seed{self.seed}")
+        return runs_folder() / "-".join(parts)
 
 
 @dataclass(frozen=True)
@@ -37,18 +118,15 @@ class Run:
 
     @classmethod
     def load(cls, folder: str | Path) -> "Run":
-        """Read a finished run. Raises UsageError where the folder holds none."""
+        """Read a finished run. Raises UsageError if the folder has none."""
         folder = Path(folder)
         if not folder.is_dir():
             raise UsageError(
                 f"the run folder {folder} does not exist: train one with python -m stlib train --out {folder}"
             )
         if not (folder / "run.json").is_file():
-            state = (
-                "an unfinished run (continue it with --resume)"
-                if (folder / "unfinished.json").exists()
-                else "no run.json"
-            )
+            unfinished = (folder / "unfinished.json").exists()
+            state = "an unfinished run (continue it with --resume)" if unfinished else "no run.json"
             raise UsageError(f"the run folder {folder} holds {state}: finish it or name another folder")
         return cls(folder, read_json(folder / "run.json"))
 
@@ -57,28 +135,12 @@ class Run:
         return self.folder / "model"
 
     def log(self) -> pd.DataFrame:
-        """The loss curve, one row a log entry: ``step``, ``epoch``, ``loss`` (mean since the last row), ``learning_rate``."""
+        """Return the loss curve, one row per log entry: ``step``, ``epoch``, ``loss`` (nats), ``learning_rate``."""
         return pd.read_csv(self.folder / "log.csv")
-
-    def has_head(self) -> bool:
-        """Whether the run has an NLI head: those with SoftmaxLoss do."""
-        from stlib.nli_classifier import HEAD_WEIGHTS
-
-        return (self.model_folder / HEAD_WEIGHTS).is_file()
-
-    def encoder(self, device: str | None = None):
-        """The trained encoder, a ``SentenceTransformer``, whether the run has a head or not."""
-        return load_encoder(self.model_folder, device)
-
-    def classifier(self, device: str | None = None):
-        """The trained encoder with its head, an ``NLIClassifier``."""
-        from stlib.nli_classifier import NLIClassifier
-
-        return NLIClassifier.load(self.model_folder, device=device)
 
 
 def find_model_folder(folder: str | Path) -> Path:
-    """The model folder that ``folder`` is, or that the finished run in it has. Raises UsageError where it is neither."""
+    """Return the model folder that ``folder`` is, or that the finished run in it has. Raises UsageError if it is neither."""
     folder = Path(folder)
     found = folder if (folder / "modules.json").is_file() else Run.load(folder).model_folder
     if not (found / "modules.json").is_file():
@@ -88,40 +150,33 @@ def find_model_folder(folder: str | Path) -> Path:
     return found
 
 
-def load_encoder(folder: Path, device: str | None = None):
-    """The ``SentenceTransformer`` in a model folder."""
-    from sentence_transformers import SentenceTransformer
-
-    from stlib.base_model import quiet_loading
-    from stlib.profiles import best_device
-
-    with quiet_loading():
-        return SentenceTransformer(str(folder), device=device or best_device())
+# ---- files ----------------------------------------------------------------------------------------------------------
 
 
 def read_json(path: Path) -> dict:
-    """What ``write_json`` wrote. Raises UsageError where the file is no JSON."""
+    """Return what ``write_json`` wrote. Raises UsageError if the file is no JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UsageError(
-            f"{path} is no JSON ({error}): the file was changed or cut; remove the folder and make it anew"
+            f"{path} is no JSON ({error}): the file was changed or cut; move the folder away and make it again"
         ) from error
 
 
 def write_json(path: Path, content: dict) -> None:
-    write_text(path, json.dumps(content, indent=2) + "\n")
+    """Write ``content`` atomically. Raises ValueError for a number that JSON does not know, such as NaN."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` to ``path``: the file is whole or absent."""
+    """Write ``text`` to ``path`` atomically."""
     with replacing(path) as file:
         file.write(text)
 
 
 @contextlib.contextmanager
-def replacing(path: Path, newline: str | None = None):
-    """A text file to write beside ``path``, which takes its place once all is written, and goes where something fails."""
+def replacing(path: Path, newline: str | None = None) -> Iterator:
+    """Give a text file to write beside ``path``, which takes its place once all is written, and goes if something fails."""
     temporary = path.with_name(f".{path.name}.tmp")  # hidden: others may list the folder at this moment
     try:
         with temporary.open("w", encoding="utf-8", newline=newline) as file:
@@ -132,14 +187,14 @@ def replacing(path: Path, newline: str | None = None):
 
 
 def replace_folder(new: Path, old: Path) -> None:
-    """Put the folder ``new`` in the place of ``old``, which may or may not exist."""
+    """Put the folder ``new`` in the place of ``old``, which this run wrote itself, if it is there."""
     if old.exists():
         shutil.rmtree(old)
     new.rename(old)
 
 
 @contextlib.contextmanager
-def one_writer(folder: Path, wait: bool = False):
+def one_writer(folder: Path, wait: bool = False) -> Iterator[None]:
     """Keep other processes out of the run folder for as long as this one writes it.
 
     The lock goes with the process that holds it, also when that is killed.
@@ -170,7 +225,7 @@ def one_writer(folder: Path, wait: bool = False):
 def wait_for(lock: filelock.BaseFileLock, folder: Path) -> None:
     """Acquire ``lock`` as soon as the process that trains into ``folder`` lets go of it."""
     print(f"waiting for another process that trains {folder.name}", flush=True)
-    with progress.bar(desc="waiting", bar_format="{desc}: {elapsed}") as bar:
+    with progress_bar(desc="waiting", bar_format="{desc}: {elapsed}") as bar:
         while not lock.is_locked:
             with contextlib.suppress(filelock.Timeout):
                 lock.acquire(timeout=1)
@@ -187,47 +242,97 @@ def set_aside(folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def writing(folder: Path):
+def writing(folder: Path) -> Iterator[None]:
     """Turn what goes wrong while ``folder`` is written into one sentence: a full disk, a folder that may not be written.
 
-    The libraries raise errors of their own for it: safetensors, torch's archive writer, and the system's.
+    safetensors and torch's archive writer raise errors of other types for it than the system does.
     """
     try:
         yield
-    except OSError as error:
-        raise UsageError(cannot_write(folder, error.strerror or str(error))) from error
-    except (SafetensorError, RuntimeError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         known = re.search(r"No space left on device|PytorchStreamWriter failed|unexpected pos|os error \d+", str(error))
-        if not isinstance(error, SafetensorError) and not known:
+        if isinstance(error, RuntimeError) and not known:
             raise
-        raise UsageError(cannot_write(folder, known[0] if known else str(error))) from error
+        reason = getattr(error, "strerror", None) or (known[0] if known else str(error))
+        raise UsageError(
+            f"{folder} could not be written ({reason}): make room or choose another --out; checkpoints that are whole "
+            "stay, and --resume continues from the last"
+        ) from error
 
 
-def cannot_write(folder: Path, reason: str) -> str:
-    return (
-        f"{folder} could not be written ({reason}): make room or choose another --out; checkpoints that are whole "
-        "stay, and --resume continues from the last"
-    )
+# ---- folders that can take a run -------------------------------------------------------------------------------------
+
+
+def check_folder(out: Path, resume: bool) -> None:
+    """Raise UsageError if ``out`` cannot take the run."""
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file: choose a folder for the run")
+    if (out / "run.json").exists():
+        raise UsageError(f"{out} already holds a finished run: choose another --out, or move it away")
+    unfinished = (out / "unfinished.json").exists()
+    if resume and not unfinished:
+        raise UsageError(f"{out} holds no unfinished run to resume: start one without --resume")
+    if not resume and unfinished:
+        raise UsageError(f"{out} holds an unfinished run: continue it with --resume, or choose another --out")
+
+
+def last_checkpoint(out: Path, config: RunConfig) -> str | None:
+    """Return the last whole checkpoint of the unfinished run in ``out``; None if it was interrupted before the first one.
+
+    Raises:
+        UsageError: the run was started with other settings, so it would not continue as it began.
+    """
+    before = read_json(out / "unfinished.json")
+    name = config.differs_from(before)
+    if name is not None:
+        raise UsageError(
+            f"{out} was started with another {name}: resume it with the same settings, or choose another --out"
+        )
+    found = [folder for folder in (out / "checkpoints").glob("checkpoint-*") if is_whole(folder, config.processes)]
+    last = str(max(found, key=step_of)) if found else None
+    if is_first_process():
+        print(
+            f"resuming {config.recipe.name} at step {step_of(last):,}"
+            if last
+            else f"{out} has no checkpoint yet: the run starts again"
+        )
+    return last
+
+
+def step_of(checkpoint: str | Path) -> int:
+    """Return the step that a checkpoint's folder is named after."""
+    return int(Path(checkpoint).name.removeprefix("checkpoint-"))
+
+
+def is_whole(checkpoint: Path, processes: int) -> bool:
+    """Return whether all of a checkpoint was written.
+
+    The library writes ``trainer_state.json`` last, but for other processes' random states; its own
+    ``get_last_checkpoint`` takes the folder with the highest number, whole or not.
+    """
+    ranks = [""] if processes == 1 else [f"_{rank}" for rank in range(processes)]
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return all((checkpoint / f"rng_state{rank}.pth").is_file() for rank in ranks)
+
+
+# ---- what a run is said to have used --------------------------------------------------------------------------------
 
 
 def versions() -> dict[str, str]:
+    """Return the versions of Python, the system and the packages that decide a result."""
     found = {name: importlib.metadata.version(name) for name in PACKAGES}
     return {"python": platform.python_version(), "system": platform.system(), **found}
 
 
 def peak_memory_mb(device: str) -> int:
-    """The most memory this process (on CUDA: its tensors on the card) has held so far, in MB."""
+    """Return the most memory this process (on CUDA: its tensors on the card) has held so far, in MB."""
     if device == "cuda":
-        import torch
-
         return round(torch.cuda.max_memory_allocated() / 2**20)
     if sys.platform == "linux":  # not ru_maxrss, which a process takes over from the one that started it
         status = Path("/proc/self/status").read_text(encoding="utf-8")
         return round(int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 2**10)
-    if sys.platform == "win32":
-        import psutil
-
-        return round(psutil.Process().memory_info().peak_wset / 2**20)
-    import resource
-
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)  # bytes, on macOS
+    memory = psutil.Process().memory_info()
+    return round(getattr(memory, "peak_wset", memory.rss) / 2**20)  # macOS has no peak here: what is held now

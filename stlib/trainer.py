@@ -1,10 +1,6 @@
-"""The trainers of the two engines: the library's own, and the same one on packed batches. Both keep the head."""
+"""The library's trainer, with what a head and several processes need, its arguments, and a bar."""
 
-import contextlib
-import ctypes
 import functools
-import os
-import platform
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,27 +9,16 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from sentence_transformers.base.sampler import BatchSamplers, DefaultBatchSampler
 from torch import distributed, nn
-from torch.utils.data import DataLoader, Sampler
-from transformers import PrinterCallback, TrainerCallback, TrainerState
+from torch.utils.data import Sampler
+from transformers import TrainerCallback, TrainerState
 
-from stlib import progress
 from stlib.base_model import quiet_loading
-from stlib.data import fingerprint
-from stlib.errors import UsageError
 from stlib.nli_classifier import load_head, save_head
-from stlib.pace import PRECISIONS
-from stlib.packed import PackedEncoder, gradient_norm
-from stlib.profiles import best_precision
-from stlib.recipes import Recipe, make_optimizer
-from stlib.tokens import TokenisedPairs, tokenise, tokenizer_key
+from stlib.recipes import head_of
+from stlib.runs import RunConfig
+from stlib.settings import UsageError, processes, progress_bar
 
-ENGINES = ("packed", "stock")
 KEPT = 2  # checkpoints
-
-
-def default_engine(device: str) -> str:
-    """``packed`` where it is proven equal to the library's trainer, which is on a processor; else ``stock``."""
-    return "packed" if device == "cpu" else "stock"
 
 
 class NLITrainer(SentenceTransformerTrainer):
@@ -51,6 +36,7 @@ class NLITrainer(SentenceTransformerTrainer):
             self.accelerator.prepare_model = functools.partial(self.accelerator.prepare_model, evaluation_mode=True)
 
     def training_step(self, model, inputs, *arguments, **options) -> torch.Tensor:
+        """Take the library's step; stop at a loss that is no number, and average the gradients over all processes."""
         loss = super().training_step(model, inputs, *arguments, **options)
         if not torch.isfinite(loss):
             raise UsageError(
@@ -62,7 +48,7 @@ class NLITrainer(SentenceTransformerTrainer):
         return loss
 
     def rows_in_words(self, inputs: dict) -> str:
-        """Which pairs a batch holds. The library's batches keep no row numbers, so the first text has to do."""
+        """Return which pairs a batch holds. The library's batches keep no row numbers, so the first text has to do."""
         ids = next(value for name, value in inputs.items() if name.endswith("input_ids"))
         text = self.model.tokenizer.decode(ids[0], skip_special_tokens=True)
         return f"the batch of {len(ids)} pairs that starts with {text!r}"
@@ -70,18 +56,18 @@ class NLITrainer(SentenceTransformerTrainer):
     def _save(self, output_dir: str | None = None, state_dict=None) -> None:
         with quiet_loading():
             super()._save(output_dir, state_dict)
-        if hasattr(self.loss, "classifier"):  # ranking losses have none
+        if head_of(self.loss) is not None:
             folder, multiply = Path(output_dir or self.args.output_dir), self.loss.concatenation_sent_multiplication
             save_head(self.loss.classifier, folder, multiply=multiply)
 
     def _load_from_checkpoint(self, checkpoint_path: str) -> None:
         super()._load_from_checkpoint(checkpoint_path)
-        if hasattr(self.loss, "classifier"):
+        if head_of(self.loss) is not None:
             head, _ = load_head(Path(checkpoint_path))
             self.loss.classifier.load_state_dict(head.state_dict())
 
     def load_whole(self, checkpoint: str) -> None:
-        """Take over weights, head and log of a checkpoint that has nothing left to train."""
+        """Load weights, head and log of a checkpoint that has nothing left to train."""
         self._load_from_checkpoint(checkpoint)
         self.state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
 
@@ -95,7 +81,7 @@ def average_gradients(parameters: list[nn.Parameter]) -> None:
 
 
 def difference_between_processes(parameters: list[nn.Parameter]) -> float:
-    """The largest difference of any parameter between any two processes: 0.0 where training kept them the same."""
+    """Return the largest difference of any parameter between any two processes: 0.0 if training kept them the same."""
     if processes() == 1:
         return 0.0
     flat = torch.cat([parameter.detach().ravel() for parameter in parameters])
@@ -103,64 +89,6 @@ def difference_between_processes(parameters: list[nn.Parameter]) -> float:
     distributed.all_reduce(largest, op=distributed.ReduceOp.MAX)
     distributed.all_reduce(smallest, op=distributed.ReduceOp.MIN)
     return float((largest - smallest).max())
-
-
-class Embedded(nn.Module):
-    """Stands in for the encoder inside a loss: the features it is given are the embeddings already."""
-
-    def forward(self, features: dict, **options) -> dict:
-        return features
-
-
-class PackedTrainer(NLITrainer):
-    """The same trainer on packed batches: all columns in one pass of ``PackedEncoder``, then the library's own loss.
-
-    Without dropout, equal sentences have equal embeddings: those of a batch are encoded once. With dropout, each has
-    masks of its own, as in the library.
-
-    Args:
-        tokens: the file of ``stlib.tokens.tokenise`` for ``train_dataset``; batches hold the rows that the library
-            would have drawn. ``train_dataset`` itself is read for the model card only.
-        dtype: of the encoder's matrix products.
-    """
-
-    def __init__(self, *arguments, tokens: Path, dtype: torch.dtype, **options):
-        super().__init__(*arguments, **options)
-        self.tokens = TokenisedPairs(tokens, distinct=not has_dropout(self.model))
-        self.encoder = PackedEncoder(self.model, dtype)
-        self.loss = self.override_model_in_loss(self.loss, Embedded())
-        keep_freed_memory()
-
-    def _build_dataloader(self, dataset: Dataset, batch_size: int, dataset_kind: str) -> DataLoader:
-        rows = super()._build_dataloader(dataset, batch_size, dataset_kind).batch_sampler
-        return DataLoader(self.tokens, batch_sampler=rows, collate_fn=as_it_is)
-
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        label = inputs.get("label")
-        with torch.autocast(self.args.device.type, enabled=False):
-            embeddings = self.encoder(inputs["ids"], inputs["lengths"])
-            if "copies" in inputs:
-                embeddings = embeddings[inputs["copies"]]
-            columns = embeddings.chunk(len(self.tokens.texts))
-            loss = self.loss([{"sentence_embedding": column} for column in columns], label)
-        return (loss, {}) if return_outputs else loss
-
-    def rows_in_words(self, inputs: dict) -> str:
-        return f"rows {', '.join(map(str, inputs['rows']))} of the training data"
-
-    def _clip_grad_norm(self, model) -> torch.Tensor:
-        """As the library does it, over the one buffer that holds all gradients of the encoder."""
-        self.accelerator.unscale_gradients()
-        gradients = self.encoder.gradients
-        norm = gradient_norm(gradients)
-        if norm > self.args.max_grad_norm:
-            gradients.mul_(self.args.max_grad_norm / (norm + 1e-6))
-        return norm
-
-
-def has_dropout(model: nn.Module) -> bool:
-    """Return whether any part of a model drops values at random while it trains."""
-    return any(module.p > 0 for module in model.modules() if isinstance(module, nn.Dropout))
 
 
 class PremisesTogether(Sampler):
@@ -193,29 +121,11 @@ def premises_together(dataset: Dataset, seed: int, **options) -> DefaultBatchSam
     return DefaultBatchSampler(PremisesTogether(premises, seed), seed=seed, **options)
 
 
-def as_it_is(batch: dict) -> dict:
-    """A batch of ``TokenisedPairs`` comes whole: nothing is left to collate."""
-    return batch
-
-
-def keep_freed_memory() -> None:
-    """On Linux, let freed memory stay with the process: a step frees and takes the same blocks again and again.
-
-    Otherwise glibc hands large blocks back at once, and the system has to clear and map them anew: 5 % of a step here
-    (``man mallopt``, M_MMAP_THRESHOLD and M_TRIM_THRESHOLD).
-    """
-    if platform.libc_ver()[0] == "glibc":
-        with contextlib.suppress(OSError, AttributeError):
-            libc = ctypes.CDLL("libc.so.6")
-            libc.mallopt(-3, 32 * 2**20)  # M_MMAP_THRESHOLD, at its largest
-            libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
-
-
 class ProgressBar(TrainerCallback):
-    """A bar with step, loss and time left; off where ``TQDM_DISABLE=1``."""
+    """A bar with step, loss and time left; off if ``TQDM_DISABLE=1``."""
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.bar = progress.bar(
+        self.bar = progress_bar(
             total=state.max_steps, initial=state.global_step, unit="steps", desc="training", delay=0, leave=True,
             disable=not state.is_world_process_zero,
         )  # fmt: skip
@@ -242,66 +152,31 @@ class StopAfter(TrainerCallback):
             control.should_training_stop = control.should_log = control.should_save = True
 
 
-def training_arguments(
-    folder: Path, batch_size: int, recipe: Recipe, epochs: int, seed: int, log_every: int, save_every: int, device: str
-):
-    """The library's arguments for one run: what ``recipe`` decides beyond them is in its optimizer and schedule."""
-    precision = best_precision(device)
-    return SentenceTransformerTrainingArguments(
+def training_arguments(config: RunConfig, folder: Path) -> SentenceTransformerTrainingArguments:
+    """Return the library's arguments for a run: what its recipe decides beyond them is in its optimizer and schedule."""
+    recipe = config.recipe
+    arguments = SentenceTransformerTrainingArguments(
         output_dir=str(folder),
-        num_train_epochs=epochs,
-        per_device_train_batch_size=batch_size // processes(),
+        num_train_epochs=config.epochs,
+        per_device_train_batch_size=recipe.batch_size // config.processes,
         learning_rate=recipe.learning_rate,
         weight_decay=recipe.weight_decay,
         warmup_steps=recipe.warmup_steps,
         max_grad_norm=recipe.max_grad_norm,
-        logging_steps=log_every,
+        logging_steps=config.log_every,
         logging_nan_inf_filter=False,  # the default would log a loss that is not a number as zero
-        save_steps=save_every,
+        # Checkpoints fall on rows of the log, so that the first row after a resumed one averages over all of its steps.
+        save_steps=max(1, min(1_000, config.last_step // 2) // config.log_every) * config.log_every,
         save_total_limit=KEPT,
-        seed=seed,
-        bf16=precision == "bf16",
-        fp16=precision == "fp16",
-        use_cpu=device == "cpu",
-        dataloader_pin_memory=device == "cuda",
-        dataloader_drop_last=processes() > 1,  # so that all processes take the same number of steps
+        seed=config.seed,
+        bf16=config.precision == "bf16",
+        fp16=config.precision == "fp16",
+        use_cpu=config.device == "cpu",
+        dataloader_pin_memory=config.device == "cuda",
+        dataloader_drop_last=config.processes > 1,  # so that all processes take the same number of steps
         batch_sampler=premises_together if recipe.together else BatchSamplers.BATCH_SAMPLER,
         report_to="none",
         disable_tqdm=True,  # ProgressBar draws the bar
     )
-
-
-def processes() -> int:
-    """How many processes train together: as many as torchrun or accelerate started."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def make_trainer(
-    loss: nn.Module, dataset: Dataset, args, recipe: Recipe, total_steps: int, last_step: int, engine: str, tokens: Path
-) -> NLITrainer:
-    """The trainer for one run. The loss is one of ``losses.make_loss``.
-
-    ``tokens`` is the folder where the packed engine keeps the corpora it has tokenised.
-    """
-    model = loss.model
-    callbacks = [ProgressBar()]
-    if last_step < total_steps:
-        callbacks.append(StopAfter(last_step))
-    options = {
-        "model": model,
-        "args": args,
-        "train_dataset": dataset,
-        "loss": loss,
-        "optimizers": make_optimizer(recipe, model, getattr(loss, "classifier", None), total_steps),
-        "callbacks": callbacks,
-    }
-    if engine == "packed":
-        with args.main_process_first(desc="tokenising"):
-            name = f"{fingerprint(dataset)}-{tokenizer_key(model.tokenizer, model.max_seq_length)}.arrow"
-            path = tokenise(dataset, model.tokenizer, model.max_seq_length, tokens / name)
-        dtype = PRECISIONS[best_precision(args.device.type)]
-        trainer = PackedTrainer(tokens=path, dtype=dtype, **options)
-    else:
-        trainer = NLITrainer(**options)
-    trainer.remove_callback(PrinterCallback)
-    return trainer
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # two cards in one process would halve the number of steps
+    return arguments

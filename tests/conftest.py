@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from stlib.runs import load_encoder
+from stlib.nli_classifier import load_encoder
 
 # The same examples in every run: a failure can be repeated, and a green run stays green.
 hypothesis.settings.register_profile("course", derandomize=True, database=None, deadline=None)
@@ -62,7 +62,7 @@ def tiny(tiny_model):
 @pytest.fixture
 def tiny_base(monkeypatch, tiny_model):
     """Let the tiny encoder stand in for the base model, where a run has no ``start``."""
-    monkeypatch.setattr("stlib.training.load_base", lambda device: load_encoder(tiny_model, device))
+    monkeypatch.setattr("stlib.train.load_base", lambda device: load_encoder(tiny_model, device))
 
 
 @pytest.fixture(scope="session")
@@ -75,7 +75,7 @@ def six_steps(tiny_model):
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory, six_steps):
     """A finished run of the tiny encoder: enough to test what a run writes."""
-    from stlib.training import train
+    from stlib.train import train
 
     return train(out=tmp_path_factory.mktemp("runs") / "tiny", **six_steps)
 
@@ -83,7 +83,7 @@ def tiny_run(tmp_path_factory, six_steps):
 @pytest.fixture(scope="session")
 def real_run(tmp_path_factory, six_steps):
     """The same run of the real base model, for the tests that are about it; one checkpoint, as they are large."""
-    from stlib.training import train
+    from stlib.train import train
 
     return train(out=tmp_path_factory.mktemp("runs") / "real", **{**six_steps, "start": None, "log_every": 6})
 

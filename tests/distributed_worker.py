@@ -5,7 +5,7 @@ import sys
 
 from stlib import trainer
 from stlib.recipes import CARD
-from stlib.training import train
+from stlib.train import train
 
 # The card's recipe with the head trained too and a shorter warm-up; no dropout, which differs between processes.
 RECIPE = dataclasses.replace(CARD, dropout=0.0, train_head=True, warmup_steps=100)

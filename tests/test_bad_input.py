@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from stlib import data, sources
 from stlib.encoding import EncodeOnce
-from stlib.errors import UsageError
 from stlib.evaluation import sts_scores
-from stlib.training import train
+from stlib.settings import UsageError
+from stlib.train import train
 from tests.test_command_line import fails
 from tests.tiny import SIZE
 

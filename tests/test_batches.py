@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from stlib import data, sources
+from stlib.fast.trainer import PackedTrainer, has_dropout
 from stlib.recipes import TRAINED_HEAD
 from stlib.tokens import TokenisedPairs, tokenise
-from stlib.trainer import PackedTrainer, PremisesTogether, has_dropout, premises_together
-from stlib.training import train
+from stlib.train import train
+from stlib.trainer import PremisesTogether, premises_together
 from tests.conftest import weights
 from tests.test_interruption import interrupted
 
@@ -69,7 +70,7 @@ def test_with_dropout_each_copy_has_masks_of_its_own(tmp_path, monkeypatch, six_
         "compute_loss",
         lambda self, *a, **k: batches.append((a[1], has_dropout(self.model))) or compute(self, *a, **k),
     )
-    recipe = dataclasses.replace(TRAINED_HEAD, short_dropout=dropout)
+    recipe = dataclasses.replace(TRAINED_HEAD, dropout=dropout)
     train(**{**six_steps, "recipe": recipe, "out": tmp_path / "run", "max_steps": 1})
     ((batch, dropping),) = batches
     assert dropping is expected

@@ -9,15 +9,18 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from stlib.__main__ import main
-from stlib.errors import UsageError
-from stlib.runs import Run, one_writer
-from stlib.training import find_or_train, is_whole, last_checkpoint, train
+from stlib.configure import configure
+from stlib.recipes import get_recipe
+from stlib.runs import Run, is_whole, last_checkpoint, one_writer
+from stlib.settings import UsageError
+from stlib.train import find_or_train, train
 from tests.conftest import assert_same_run, weights
 
 
@@ -87,7 +90,7 @@ def interrupting(monkeypatch, at_step=None):
 
     with monkeypatch.context() as patch:
         patch.setattr("stlib.trainer.ProgressBar.on_step_end", cut)
-        patch.setattr("stlib.training.replace_folder", killed)
+        patch.setattr("stlib.train.replace_folder", killed)
         with pytest.raises(KeyboardInterrupt):
             yield
 
@@ -101,7 +104,7 @@ def interrupted(monkeypatch, out, at_step=None, **options):
 @pytest.mark.parametrize("engine", ["packed", "stock"])
 def test_resume_continues_exactly(tmp_path, monkeypatch, six_steps, engine):
     """A run cut off after its first checkpoint and resumed ends with the same weights, bit for bit, dropout included."""
-    options = {**six_steps, "recipe": "card", "engine": engine}
+    options = {**six_steps, "recipe": replace(get_recipe("trained_head"), dropout=0.1), "engine": engine}
     whole, out = train(out=tmp_path / "whole", **options), tmp_path / "cut"
     interrupted(monkeypatch, out, at_step=5, **options)
     with pytest.raises(UsageError, match="unfinished run"):
@@ -116,25 +119,25 @@ def test_resume_continues_exactly(tmp_path, monkeypatch, six_steps, engine):
 def test_a_half_written_checkpoint_is_passed_over(tmp_path, tiny_run, monkeypatch, six_steps):
     out = tmp_path / "run"
     interrupted(monkeypatch, out, **six_steps)
-    settings = json.loads((out / "unfinished.json").read_text(encoding="utf-8"))
-    assert last_checkpoint(out, settings) == str(out / "checkpoints" / "checkpoint-6")
+    config, _ = configure(**six_steps)
+    assert last_checkpoint(out, config) == str(out / "checkpoints" / "checkpoint-6")
     state = out / "checkpoints" / "checkpoint-6" / "trainer_state.json"
     state.write_text(state.read_text(encoding="utf-8")[:-20], encoding="utf-8")
-    assert last_checkpoint(out, settings) == str(out / "checkpoints" / "checkpoint-4")
+    assert last_checkpoint(out, config) == str(out / "checkpoints" / "checkpoint-4")
     assert train(out=out, resume=True, **six_steps).info["resumed_at_step"] == 4
     assert_same_run(out, tiny_run.folder)
 
 
 def test_the_last_checkpoint_is_the_one_with_the_most_steps(tmp_path):
     """By number, not by name: checkpoint-500 comes after checkpoint-1000 in a list of names."""
-    settings = {"recipe": "card", "processes": 1}
+    config, _ = configure("card", "mini", nli_split="train[:96]")
     for step in (500, 1_000):
         folder = tmp_path / "checkpoints" / f"checkpoint-{step}"
         folder.mkdir(parents=True)
         (folder / "trainer_state.json").write_text("{}", encoding="utf-8")
         (folder / "rng_state.pth").touch()
-    (tmp_path / "unfinished.json").write_text(json.dumps(settings), encoding="utf-8")
-    assert last_checkpoint(tmp_path, settings) == str(tmp_path / "checkpoints" / "checkpoint-1000")
+    (tmp_path / "unfinished.json").write_text(json.dumps(config.to_dict()), encoding="utf-8")
+    assert last_checkpoint(tmp_path, config) == str(tmp_path / "checkpoints" / "checkpoint-1000")
 
 
 def test_a_run_killed_before_its_first_checkpoint_starts_again(tmp_path, tiny_run, monkeypatch, capsys, six_steps):
@@ -161,8 +164,13 @@ def test_a_run_killed_while_its_model_was_written_trains_no_further(tmp_path, mo
 def test_a_run_is_resumed_with_the_same_settings_only(tmp_path, monkeypatch, six_steps):
     out = tmp_path / "run"
     interrupted(monkeypatch, out, at_step=3, **six_steps)
-    for name, value in {"seed": 7, "max_steps": 5, "recipe": "card", "engine": "stock", "log_every": 3}.items():
-        with pytest.raises(UsageError, match=rf"was started with {name} .*, not {value}: resume it with the same"):
+    changed = replace(get_recipe("trained_head"), weight_decay=0.0)  # of the same name
+    others = {
+        "seed": ("seed", 7), "max_steps": ("last_step", 5), "engine": ("engine", "stock"), "log_every": ("log_every", 3),
+        "recipe": ("recipe.weight_decay", changed),
+    }  # fmt: skip
+    for name, (field, value) in others.items():
+        with pytest.raises(UsageError, match=f"was started with another {field}: resume it with the same"):
             train(out=out, resume=True, **{**six_steps, name: value})
 
 

@@ -1,23 +1,38 @@
+import copy
 import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
+from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss
 from transformers import get_linear_schedule_with_warmup
 
-from stlib.errors import UsageError
+from stlib import data
 from stlib.recipes import (
     CARD,
     CARD_AS_PRINTED,
+    CONTENDERS,
     FIT_DEFAULTS,
+    LOSSES,
     RECIPES,
     TRAINED_HEAD,
+    Recipe,
     get_recipe,
+    head_of,
     linear_schedule,
+    make_loss,
     make_optimizer,
     parameter_groups,
+    prepare_encoder,
+    prepare_head,
+    training_rows,
+    triplets,
 )
+from stlib.settings import PROFILES, UsageError
+from stlib.sources import Source
+from tests.tiny import SIZE
 
 CARD_STEPS = 4 * 17_168
 
@@ -35,11 +50,11 @@ def closed_form(steps, peak, warmup, end):
         (CARD, 1_000, 68_668),
         (CARD_AS_PRINTED, 0, 68_672),
         (FIT_DEFAULTS, 10_000, 68_668),
-        (TRAINED_HEAD, 1_000, CARD_STEPS),
+        (TRAINED_HEAD.fitted_to(CARD_STEPS, PROFILES["full"]), CARD_STEPS // 10, CARD_STEPS),
     ],
 )
 def test_the_schedule_is_the_closed_form_at_every_step(recipe, warmup, end):
-    factor = linear_schedule(recipe.warmup_steps, recipe.schedule_steps or CARD_STEPS)
+    factor = linear_schedule(recipe.warmup_steps, recipe.schedule_steps)
     rates = recipe.learning_rate * np.array([factor(step) for step in range(CARD_STEPS)])
     expected = closed_form(np.arange(1, CARD_STEPS + 1), recipe.learning_rate, warmup, end)
     np.testing.assert_allclose(rates, expected, rtol=0, atol=1e-15)
@@ -80,24 +95,25 @@ def test_parameter_groups_by_name(base):
 
 
 def test_the_optimizer_is_the_recipes(base):
-    optimizer, schedule = make_optimizer(TRAINED_HEAD, base, torch.nn.Linear(1152, 3), 100)
+    recipe = TRAINED_HEAD.fitted_to(100, PROFILES["full"])
+    optimizer, schedule = make_optimizer(recipe, base, torch.nn.Linear(1152, 3))
     group = optimizer.param_groups[0]
     assert (group["betas"], group["eps"], group["initial_lr"]) == ((0.9, 0.999), 1e-8, TRAINED_HEAD.learning_rate)
     assert optimizer.param_groups[2]["initial_lr"] == TRAINED_HEAD.head_learning_rate
     assert schedule.get_last_lr()[0] == 0.0
 
 
-def test_a_short_run_gets_its_own_schedule():
-    short = CARD.fitted_to(400, 15)
-    assert (short.warmup_steps, short.schedule_steps, short.learning_rate) == (40, 400, 3e-4)
-    assert short.dropout == CARD.dropout
-    assert (TRAINED_HEAD.dropout, TRAINED_HEAD.fitted_to(400, 15).dropout) == (0.1, 0.0)
-    assert CARD_AS_PRINTED.fitted_to(400, 15).warmup_steps == 0
-
-
-def test_a_recipe_made_for_short_runs_keeps_its_rate():
-    short = replace(TRAINED_HEAD, short=True).fitted_to(400, 15)
-    assert (short.warmup_steps, short.schedule_steps, short.learning_rate) == (40, 400, TRAINED_HEAD.learning_rate)
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=lambda profile: profile.name)
+def test_there_are_two_kinds_of_recipe(profile):
+    """One that stands for a long run trains the start of it; any other is fitted to the run that it trains."""
+    for recipe in (CARD, CARD_AS_PRINTED, FIT_DEFAULTS):
+        assert recipe.fitted_to(400, profile) is recipe
+    ours = TRAINED_HEAD.fitted_to(400, profile)
+    assert (ours.warmup_steps, ours.schedule_steps) == (40, 400)
+    assert ours.learning_rate == pytest.approx(2e-5 * profile.rate_scale)
+    for recipe in CONTENDERS:  # they bring their length, and so their rate
+        fitted = recipe.fitted_to(400, profile)
+        assert (fitted.warmup_steps, fitted.schedule_steps, fitted.learning_rate) == (40, 400, recipe.learning_rate)
 
 
 def test_a_recipe_survives_json():
@@ -111,3 +127,79 @@ def test_unknown_recipes_are_refused():
     assert all(name == recipe.name for name, recipe in RECIPES.items())
     with pytest.raises(UsageError, match="choose one of card, card_as_printed"):
         get_recipe("cards")
+
+
+PAIRS = Dataset.from_dict(
+    {
+        "sentence_0": ["a"] * 4 + ["b"] * 2 + ["c"] * 3,
+        "sentence_1": ["a yes", "a no", "a also", "a maybe", "b no", "b maybe", "c maybe", "c yes", "c no"],
+        "label": [0, 2, 0, 1, 2, 1, 1, 0, 2],
+    }
+)
+
+
+def recipe(loss, **changes):
+    return Recipe("tried", "a recipe of the tests", **{"loss": loss, "epochs": 4, **changes})
+
+
+def test_triplets_pair_entailed_and_contradicted_hypotheses_of_one_premise():
+    rows = triplets(PAIRS)
+    assert rows.column_names == ["anchor", "positive", "negative"]
+    assert [tuple(row.values()) for row in rows] == [("a", "a yes", "a no"), ("c", "c yes", "c no")]
+
+
+def test_pairs_without_triplets_are_refused():
+    with pytest.raises(UsageError, match="no premise"):
+        triplets(PAIRS.select([3, 4, 5]))
+
+
+def test_scores_follow_the_labels():
+    rows = training_rows(recipe("cosent"), PAIRS)
+    assert rows.column_names == ["sentence_0", "sentence_1", "label"]
+    assert rows["label"][:4] == [1.0, 0.0, 1.0, 0.5]
+    assert rows.features["label"].dtype == "float32"
+
+
+def test_softmax_takes_the_pairs_as_they_are():
+    assert training_rows(CARD, PAIRS) is PAIRS
+
+
+def test_sts_scores_are_scaled_to_one():
+    rows = training_rows(recipe("cosine", data="sts"), data.sts("sts", "validation", Source("mini")))
+    assert rows.column_names == ["sentence1", "sentence2", "label"]
+    assert 0 <= min(rows["label"]) < 0.1
+    assert 0.9 < max(rows["label"]) <= 1
+
+
+def test_the_head_is_frozen_or_enlarged():
+    head = torch.nn.Linear(1152, 3)
+    before = head.weight.detach().clone()
+    prepare_head(CARD, head)
+    assert not head.weight.requires_grad
+    torch.testing.assert_close(head.weight.detach(), before)
+    prepare_head(TRAINED_HEAD, head)
+    assert head.weight.requires_grad
+    torch.testing.assert_close(head.weight.detach(), TRAINED_HEAD.head_gain * before)
+
+
+def test_dropout_is_the_recipes(tiny):
+    model = prepare_encoder(replace(CARD, dropout=0.25), copy.deepcopy(tiny))
+    assert {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)} == {0.25}
+
+
+def test_without_normalize_only_the_length_changes(tiny):
+    plain = prepare_encoder(replace(CARD, normalize=False), copy.deepcopy(tiny))
+    assert len(plain) == len(tiny) - 1
+    plain.eval()
+    u, v = plain.encode(["A man sleeps."]), tiny.encode(["A man sleeps."])
+    assert abs(np.linalg.norm(u) - 1) > 0.1
+    np.testing.assert_allclose(u / np.linalg.norm(u), v, atol=1e-6)
+
+
+def test_each_loss_is_the_librarys(tiny):
+    assert {loss: type(make_loss(recipe(loss), tiny)) for loss in LOSSES} == LOSSES
+    wide = make_loss(recipe("mnrl", matryoshka=(SIZE, 8)), tiny)
+    assert isinstance(wide, MatryoshkaLoss)
+    assert list(wide.matryoshka_dims) == [SIZE, 8]
+    assert head_of(wide) is None
+    assert head_of(make_loss(recipe("softmax", multiply=True), tiny)).in_features == 4 * SIZE

@@ -12,7 +12,7 @@ import pytest
 import torch
 from packaging.requirements import Requirement
 
-from stlib.training import train
+from stlib.train import train
 from tests.test_interruption import interrupted
 
 ROOT = Path(__file__).resolve().parents[1]

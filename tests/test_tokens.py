@@ -14,7 +14,7 @@ from transformers import BertTokenizer
 from stlib import data, sources, tokens
 from stlib.runs import load_encoder
 from stlib.tokens import TokenisedPairs, Tokeniser, tokenise
-from stlib.training import train
+from stlib.train import train
 from tests.conftest import REAL_DATA
 from tests.tiny import MAX_LENGTH, vocabulary
 

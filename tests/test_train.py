@@ -14,42 +14,20 @@ from sentence_transformers.sentence_transformer.losses import SoftmaxLoss
 from transformers import set_seed
 
 from stlib import data, sources
-from stlib.errors import UsageError
-from stlib.profiles import get_profile
-from stlib.recipes import get_recipe
-from stlib.runs import load_encoder, one_writer
-from stlib.trainer import NLITrainer
-from stlib.training import (
-    SEED,
-    check_folder,
-    count_epochs,
-    default_folder,
+from stlib.card.model_card import write_card
+from stlib.nli_classifier import load_classifier, load_encoder
+from stlib.recipes import Recipe
+from stlib.runs import SEED, Run, check_folder, one_writer
+from stlib.settings import UsageError
+from stlib.sources import Source
+from stlib.train import (
+    average,
     find_or_train,
-    is_fitted,
-    make_request,
-    steps_an_epoch,
     train,
 )
+from stlib.trainer import NLITrainer
 from tests.conftest import assert_same_run
 from tests.tiny import SIZE
-
-
-@pytest.mark.parametrize(
-    ("recipe", "profile", "fitted", "epochs"),
-    [
-        ("card", "mini", True, 1),
-        ("trained_head", "mini", True, 1),
-        ("card", "small", False, 4),
-        ("card_as_printed", "small", False, 4),
-        ("fit_defaults", "small", False, 4),
-        ("trained_head", "small", True, 1),
-        ("card", "full", False, 4),
-        ("trained_head", "full", False, 4),
-    ],
-)
-def test_a_recipe_of_a_length_keeps_its_schedule_but_at_mini(recipe, profile, fitted, epochs):
-    assert is_fitted(get_recipe(recipe), get_profile(profile)) is fitted
-    assert count_epochs(get_recipe(recipe), get_profile(profile)) == epochs
 
 
 def test_max_steps_never_reshapes_the_schedule(tmp_path, tiny_model):
@@ -87,7 +65,7 @@ def test_the_log_is_a_curve(tiny_run):
 
 def test_the_model_loads_with_the_plain_library_and_equals_the_classifiers(tiny_run):
     plain = SentenceTransformer(str(tiny_run.model_folder), device="cpu")
-    ours = tiny_run.classifier("cpu").encoder
+    ours = load_classifier(tiny_run, "cpu").encoder
     sentences = ["A man sleeps.", "Two dogs are running in a park."]
     np.testing.assert_array_equal(plain.encode(sentences), ours.encode(sentences))
     assert np.linalg.norm(plain.encode(sentences), axis=1) == pytest.approx([1, 1], abs=1e-5)
@@ -97,7 +75,7 @@ def test_same_seed_same_run_and_head_and_encoder_move(tiny_run, tmp_path, tiny, 
     again = train(out=tmp_path / "again", **six_steps)
     assert_same_run(again.folder, tiny_run.folder)
     assert tiny_run.info["head_moved"] > 0
-    before, after = tiny.state_dict(), again.encoder("cpu").state_dict()
+    before, after = tiny.state_dict(), load_encoder(again, "cpu").state_dict()
     assert before.keys() == after.keys()
     assert [name for name in before if torch.equal(before[name], after[name])] == [
         "0.model.pooler.dense.weight",  # mean pooling does without it
@@ -202,7 +180,7 @@ def test_find_or_train_waits_for_the_process_that_trains_the_same_run(runs, tiny
     """What that process has trained is loaded, not trained again."""
     folder = find_or_train("trained_head").folder
     shutil.move(folder, runs / "elsewhere")
-    monkeypatch.setattr("stlib.training.carry_out", lambda *_: pytest.fail("it trained"))
+    monkeypatch.setattr("stlib.train.carry_out", lambda *_: pytest.fail("it trained"))
     found = []
     waiting = threading.Thread(target=lambda: found.append(find_or_train("trained_head")))
     with one_writer(folder):
@@ -217,23 +195,66 @@ def test_find_or_train_waits_for_the_process_that_trains_the_same_run(runs, tiny
 def test_find_or_train_trains_what_was_asked(runs, monkeypatch):
     monkeypatch.setenv("STLIB_DATA", "mini")
     asked = []
-    monkeypatch.setattr(
-        "stlib.training.carry_out", lambda plan, out, resume: asked.append((plan.settings, out, resume))
-    )
+    monkeypatch.setattr("stlib.train.carry_out", lambda config, rows, out, resume: asked.append((config, out, resume)))
     find_or_train()
     find_or_train("card", "full")
     (first, out, resume), (second, other, _) = asked
-    assert (first["recipe"], first["profile"], out.name) == ("trained_head", "mini", "trained_head-mini-train_64")
-    assert (second["recipe"], second["profile"], other.name) == ("card", "full", "card-full-train_64")
+    assert (first.recipe.name, first.profile, out.name) == ("trained_head", "mini", "trained_head-mini-train_64")
+    assert (second.recipe.name, second.profile, other.name) == ("card", "full", "card-full-train_64")
     assert not resume
 
 
-def test_run_folders_are_named_after_what_was_asked():
-    assert default_folder(make_request("card", "mini", None, None, None, 42)).name == "card-mini"
-    name = default_folder(make_request("card", "mini", None, "validation+test", 100, 7)).name
-    assert name == "card-mini-validation_test-100steps-seed7"
+def test_what_is_trained_on_is_named(tmp_path, capsys, tiny_model):
+    """The mini STS task has no training split, and line, run.json and card say which one was used."""
+    tried = recipe("cosine", data="sts")
+    run = train(tried, "mini", out=tmp_path / "run", max_steps=1, start=tiny_model)
+    assert "pairs of sts validation from mini corpora, 1 steps of 8" in capsys.readouterr().out
+    assert run.info["nli_split"] == "validation"
 
 
-def test_steps_of_the_published_run():
-    assert steps_an_epoch(549_367, 32) == 17_168
-    assert 4 * steps_an_epoch(549_367, 32) == 68_672
+def recipe(loss, **changes):
+    return Recipe("tried", "a recipe of the tests", **{"loss": loss, "epochs": 1, "batch_size": 8, **changes})
+
+
+def test_a_run_without_a_head_is_whole_but_for_the_head(tmp_path, tiny_model):
+    tried = recipe("mnrl")
+    run = train(tried, "mini", out=tmp_path / "run", nli_split="train[:60]", start=tiny_model)
+    assert (run.info["rows"], run.info["head_moved"]) == (20, None)
+    assert "MultipleNegativesRankingLoss" in (run.folder / "README.md").read_text(encoding="utf-8")
+    with pytest.raises(UsageError, match="holds no NLI head"):
+        load_classifier(run, "cpu")
+    assert "Semantic Similarity" in write_card(run, Source("mini")).read_text(encoding="utf-8")
+    after = recipe("cosent", data="sts")
+    again = train(after, "mini", out=tmp_path / "next", start=run.folder, max_steps=2)
+    assert again.info["start"] == str(run.folder)
+    assert Run.load(again.folder).info["rows"] == len(data.sts("sts", "validation", Source("mini")))
+
+
+def test_a_head_that_sees_the_product_is_loaded_with_it(tmp_path, tiny_model):
+    tried = recipe("softmax", multiply=True, normalize=False, train_head=True, batch_size=32)
+    run = train(tried, "mini", out=tmp_path / "run", nli_split="train[:64]", start=tiny_model)
+    loaded = load_classifier(run, "cpu")
+    assert loaded.multiply
+    assert loaded.head.in_features == 4 * SIZE
+    assert loaded.predict_proba(["A man sleeps."], ["A person rests."]).sum() == pytest.approx(1)
+
+
+def test_a_soup_is_the_mean_of_its_runs(tmp_path, tiny_model):
+    soup = train(recipe("mnrl", soup=2), "mini", out=tmp_path / "soup", nli_split="train[:60]", start=tiny_model)
+    parts = [Run.load(soup.folder / "parts" / f"seed{seed}") for seed in (42, 43)]
+    first, second, mean = (load_file(run.model_folder / "model.safetensors") for run in (*parts, soup))
+    assert mean.keys() == first.keys()
+    for name, value in mean.items():
+        torch.testing.assert_close(value, (first[name] + second[name]) / 2, atol=1e-7, rtol=0)
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+    assert (soup.info["averaged"], soup.info["steps"]) == ([42, 43], sum(run.info["steps"] for run in parts))
+    assert soup.log()["loss"].tolist() == pytest.approx(np.mean([run.log()["loss"] for run in parts], axis=0), abs=2e-6)
+    assert "MultipleNegativesRankingLoss" in (soup.folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_mean_keeps_what_is_no_weight():
+    one, other = torch.nn.BatchNorm1d(2), torch.nn.BatchNorm1d(2)
+    other.weight.data.fill_(3)
+    mean = average([one, other])
+    assert mean.weight.tolist() == [2, 2]
+    assert mean.num_batches_tracked.dtype == torch.int64

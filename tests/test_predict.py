@@ -1,22 +1,25 @@
 """Labelling a CSV file: what is kept, what is refused, what is skipped on request, and how much memory a large one takes."""
 
 import csv
+import io
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from stlib import labelling
+from stlib import predict
 from stlib.__main__ import main
-from stlib.errors import UsageError
-from stlib.labelling import label_file
+from stlib.nli_classifier import load_classifier
+from stlib.predict import label_file
+from stlib.settings import UsageError
 
 PAIR = ["A man sleeps.", "A man rests."]
 
 
 @pytest.fixture(scope="module")
 def classifier(tiny_run):
-    return tiny_run.classifier("cpu")
+    return load_classifier(tiny_run, "cpu")
 
 
 def write(path, text, **options):
@@ -32,10 +35,10 @@ def read(path):
 
 @pytest.mark.parametrize("chunk", [1, 2, 4_096])
 def test_rows_keep_their_cells_and_order(classifier, tmp_path, monkeypatch, chunk):
-    monkeypatch.setattr(labelling, "CHUNK", chunk)
+    monkeypatch.setattr(predict, "CHUNK", chunk)
     text = 'id,premise,note,hypothesis\r\n7,A man sleeps.,"a, b",A man rests.\r\n8,"Two\nlines, one cell",,"He said ""no""."\r\n9,é 東京 👩‍👩‍👧 שלום,\x07,A dog.\r\n'
     source = write(tmp_path / "pairs.csv", text, encoding="utf-8-sig")
-    assert label_file(classifier, source, tmp_path / "labels.csv") == (3, [])
+    assert label_file(classifier, source, tmp_path / "labels.csv").startswith("3 pairs labelled in ")
     header, *rows = read(tmp_path / "labels.csv")
     assert header == ["id", "premise", "note", "hypothesis", "predicted", "entailment", "neutral", "contradiction"]
     assert [row[:4] for row in rows] == [
@@ -56,9 +59,10 @@ BAD = [
     ("premise,hypothesis,premise\na,b,c\n", "the column 'premise' twice"),
     ("premise,hypothesis\na,b\nc,\n", "no hypothesis in row 2"),
     ("premise,hypothesis\na,b\n  ,c\n", "no premise in row 2"),
-    ("premise,hypothesis\na,b\nc\n", "1 cells instead of 2 in row 2"),
-    ("premise,hypothesis\na,b,c\n", "3 cells instead of 2 in row 1"),
-    ("premise,hypothesis\na,b\n\nc,d\n", "no cells in row 2"),
+    ("premise,hypothesis\na,b\nc\n", "more or fewer cells than the header in row 2"),
+    ("premise,hypothesis\na,b,c\n", "more or fewer cells than the header in row 1"),
+    ("premise,hypothesis,predicted\na,b,neutral\n", "a column 'predicted' already"),
+    ("entailment,premise,hypothesis\n0.1,a,b\n", "a column 'entailment' already"),
     ('premise,hypothesis\na,b\n"c,d\n', "could not be read as CSV after row 1"),
 ]
 
@@ -92,8 +96,39 @@ def test_bad_rows_are_skipped_on_request(tiny_run, tmp_path, capsys):
     assert main([*arguments, "--skip-bad-rows"]) == 0
     printed = capsys.readouterr()
     assert printed.out.startswith("2 pairs labelled in ")
-    assert printed.err == "2 bad rows skipped: 2, 3\n"
+    assert printed.out.endswith("; 2 bad rows skipped: 2, 3\n")
     assert [row[:2] for row in read(tmp_path / "labels.csv")[1:]] == [["a", "b"], ["g", "h"]]
+
+
+def test_its_own_output_is_refused(classifier, tmp_path):
+    source = write(tmp_path / "pairs.csv", "premise,hypothesis\na,b\n")
+    label_file(classifier, source, tmp_path / "labels.csv")
+    with pytest.raises(UsageError, match="a column 'predicted' already"):
+        label_file(classifier, tmp_path / "labels.csv", tmp_path / "again.csv")
+    assert not (tmp_path / "again.csv").exists()
+
+
+def test_a_file_without_rows_gives_the_header(classifier, tmp_path):
+    label_file(classifier, write(tmp_path / "pairs.csv", "premise,hypothesis\n\n"), tmp_path / "labels.csv")
+    assert read(tmp_path / "labels.csv") == [["premise", "hypothesis", "predicted", *classifier.labels]]
+
+
+def test_a_long_field_and_standard_input_are_read(classifier, tmp_path, monkeypatch):
+    text = f"premise,hypothesis\n{'word ' * 40_000},b\n"
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+    label_file(classifier, Path("-"), tmp_path / "labels.csv")
+    assert len(read(tmp_path / "labels.csv")[1][0]) == 200_000
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege on Windows")
+def test_a_link_stays_a_link_and_a_device_is_refused(classifier, tmp_path):
+    source, real = write(tmp_path / "pairs.csv", "premise,hypothesis\na,b\n"), write(tmp_path / "real.csv", "old")
+    (tmp_path / "link.csv").symlink_to("real.csv")
+    label_file(classifier, source, tmp_path / "link.csv")
+    assert (tmp_path / "link.csv").is_symlink()
+    assert len(read(real)) == 2
+    with pytest.raises(UsageError, match="is no file"):
+        label_file(classifier, source, Path("/dev/null"))
 
 
 @pytest.mark.slow

@@ -1,0 +1,88 @@
+"""The trainer on packed batches."""
+
+import contextlib
+import ctypes
+import platform
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from torch import nn
+from torch.utils.data import DataLoader
+
+from stlib.packed import PackedEncoder, gradient_norm
+from stlib.tokens import TokenisedPairs
+from stlib.trainer import NLITrainer
+
+
+class Embedded(nn.Module):
+    """Stands in for the encoder inside a loss: the features it is given are the embeddings already."""
+
+    def forward(self, features: dict, **options) -> dict:
+        return features
+
+
+class PackedTrainer(NLITrainer):
+    """The same trainer on packed batches: all columns in one pass of ``PackedEncoder``, then the library's loss.
+
+    Without dropout, equal sentences have equal embeddings: those of a batch are encoded once. With dropout, each has
+    its own masks, as in the library.
+
+    Args:
+        tokens: the file of ``stlib.fast.tokens.tokenise`` for ``train_dataset``; batches hold the rows that the library
+            would have drawn. ``train_dataset`` itself is read for the model card only.
+        dtype: of the encoder's matrix products.
+    """
+
+    def __init__(self, *arguments, tokens: Path, dtype: torch.dtype, **options):
+        super().__init__(*arguments, **options)
+        self.tokens = TokenisedPairs(tokens, distinct=not has_dropout(self.model))
+        self.encoder = PackedEncoder(self.model, dtype)
+        self.loss = self.override_model_in_loss(self.loss, Embedded())
+        keep_freed_memory()
+
+    def _build_dataloader(self, dataset: Dataset, batch_size: int, dataset_kind: str) -> DataLoader:
+        rows = super()._build_dataloader(dataset, batch_size, dataset_kind).batch_sampler
+        return DataLoader(self.tokens, batch_sampler=rows, collate_fn=dict)  # a batch comes whole
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """Return the loss of a batch of token ids, a scalar."""
+        label = inputs.get("label")
+        with torch.autocast(self.args.device.type, enabled=False):
+            embeddings = self.encoder(inputs["ids"], inputs["lengths"])
+            if "copies" in inputs:
+                embeddings = embeddings[inputs["copies"]]
+            columns = embeddings.chunk(len(self.tokens.texts))
+            loss = self.loss([{"sentence_embedding": column} for column in columns], label)
+        return (loss, {}) if return_outputs else loss
+
+    def rows_in_words(self, inputs: dict) -> str:
+        """Return which rows a batch holds."""
+        return f"rows {', '.join(map(str, inputs['rows']))} of the training data"
+
+    def _clip_grad_norm(self, model) -> torch.Tensor:
+        """Clip as the library does it, over the one buffer that holds all gradients of the encoder."""
+        self.accelerator.unscale_gradients()
+        gradients = self.encoder.gradients
+        norm = gradient_norm(gradients)
+        if norm > self.args.max_grad_norm:
+            gradients.mul_(self.args.max_grad_norm / (norm + 1e-6))
+        return norm
+
+
+def has_dropout(model: nn.Module) -> bool:
+    """Return whether any part of a model drops values at random while it trains."""
+    return any(module.p > 0 for module in model.modules() if isinstance(module, nn.Dropout))
+
+
+def keep_freed_memory() -> None:
+    """On Linux, let freed memory stay with the process: a step frees and takes the same blocks again and again.
+
+    Otherwise glibc hands large blocks back at once, and the system has to clear and map them again: 5 % of a step here
+    (``man mallopt``, M_MMAP_THRESHOLD and M_TRIM_THRESHOLD).
+    """
+    if platform.libc_ver()[0] == "glibc":
+        with contextlib.suppress(OSError, AttributeError):
+            libc = ctypes.CDLL("libc.so.6")
+            libc.mallopt(-3, 32 * 2**20)  # M_MMAP_THRESHOLD, at its largest
+            libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD

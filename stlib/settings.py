@@ -1,0 +1,175 @@
+"""What is set from outside: profiles, device, precision, progress bars, the environment's variables, and the one error type.
+
+| variable | meaning |
+| --- | --- |
+| `STLIB_PROFILE` | the profile, if no other is asked for |
+| `STLIB_DATA`, `STLIB_NLI_SPLIT` | data folder (or `hub`) and NLI rows, instead of the profile's |
+| `STLIB_MAX_STEPS` | the step after which training stops |
+| `STLIB_RUNS` | where run folders go |
+| `STLIB_DEVICE`, `STLIB_PRECISION` | device and precision, instead of the best ones |
+| `STLIB_PROGRESS=text`, `TQDM_DISABLE=1` | bars as lines of text; no bars |
+"""
+
+import os
+import platform
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import tqdm.auto
+import tqdm.std
+
+PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+STS_TASKS = ("sts12-sts", "sts13-sts", "sts14-sts", "sts15-sts", "sts16-sts", "stsbenchmark-sts", "sickr-sts")
+# One line of plain text per refresh: what a program that runs a notebook can pass on to a terminal.
+TEXT_BAR = "{desc}: {n_fmt}/{total_fmt} {unit}, {remaining} left{postfix}"
+
+
+class UsageError(ValueError):
+    """Bad input: its text is one sentence that says what, where, and what to do.
+
+    The command line prints it and exits with status 2; the API raises it.
+    """
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One size of the course.
+
+    Attributes:
+        name: ``mini``, ``small`` or ``full``.
+        source: where the corpora come from unless you say otherwise: ``mini`` (shipped) or ``hub``.
+        train_split: the NLI rows to train on, in the library's split syntax.
+        test_rows: how many rows of the NLI test split to score (None: all of them).
+        epochs: passes over the training rows.
+        log_every: steps between two rows of ``log.csv``.
+        rate_scale: factor on the learning rate of recipes that leave the length of the run to the profile: a run of
+            hundreds of steps needs a higher rate than one of tens of thousands.
+        sts_tasks, classification_tasks: the tasks of notebooks 05 and 06.
+    """
+
+    name: str
+    source: str
+    train_split: str
+    test_rows: int | None
+    epochs: int
+    log_every: int
+    rate_scale: float
+    sts_tasks: tuple[str, ...]
+    classification_tasks: tuple[str, ...]
+
+    @property
+    def test_split(self) -> str:
+        """The rows of the NLI test split to score."""
+        return f"test[:{self.test_rows}]" if self.test_rows else "test"
+
+
+ALL_TASKS = ("mr", "cr", "subj", "mpqa", "sst2", "trec", "banking77")
+PROFILES = {
+    profile.name: profile
+    for profile in (
+        Profile("mini", "mini", "train[:8000]", 1_500, 1, 10, 10, ("sts",), ("question_topic", "opinion")),
+        Profile("small", "hub", "train[:20000]", None, 1, 10, 5, STS_TASKS, ("cr", "trec", "sst2", "banking77")),
+        Profile("full", "hub", "train", None, 4, 500, 1, STS_TASKS, ALL_TASKS),
+    )
+}
+
+
+def get_profile(name: str | None = None) -> Profile:
+    """Return the profile called ``name``, else the one in ``STLIB_PROFILE``, else ``mini``.
+
+    Raises:
+        UsageError: an unknown name.
+    """
+    name = name or os.environ.get("STLIB_PROFILE") or "mini"
+    if name not in PROFILES:
+        raise UsageError(f"there is no profile {name!r}: set STLIB_PROFILE or --profile to {', '.join(PROFILES)}")
+    return PROFILES[name]
+
+
+def max_steps_from_environment() -> int | None:
+    """Return ``STLIB_MAX_STEPS`` as a number, or None if it is not set. Raises UsageError if it is no positive number."""
+    text = os.environ.get("STLIB_MAX_STEPS")
+    if not text:
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"STLIB_MAX_STEPS is {text!r}: set it to a whole number of steps above zero, or unset it")
+    return int(text)
+
+
+def runs_folder() -> Path:
+    """Return where run folders go: ``STLIB_RUNS``, else ``runs/`` of the checkout, else ``runs/`` of the current folder."""
+    if os.environ.get("STLIB_RUNS"):
+        return Path(os.environ["STLIB_RUNS"])
+    checkout = Path(__file__).resolve().parents[1]
+    return (checkout if (checkout / "pyproject.toml").exists() else Path.cwd()) / "runs"
+
+
+def best_device() -> str:
+    """Return ``cuda`` or ``mps`` if there is one, else ``cpu``; ``STLIB_DEVICE`` overrides it.
+
+    Raises:
+        UsageError: ``STLIB_DEVICE`` names no device, or one that is not here.
+    """
+    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    asked = os.environ.get("STLIB_DEVICE")
+    if asked and not here.get(asked):
+        known = ", ".join(name for name, is_here in here.items() if is_here)
+        raise UsageError(f"STLIB_DEVICE is {asked!r}: set it to one that is here ({known}), or unset it")
+    return asked or next(name for name, is_here in here.items() if is_here)
+
+
+def best_precision(device: str) -> str:
+    """Return ``bf16`` if the device multiplies bf16 natively, ``fp16`` on older CUDA cards, else ``fp32``.
+
+    On a processor without native bf16 the numbers would be emulated, which is slower than fp32.
+    ``STLIB_PRECISION`` overrides it.
+
+    Raises:
+        UsageError: ``STLIB_PRECISION`` names no precision.
+    """
+    asked = os.environ.get("STLIB_PRECISION")
+    if asked and asked not in PRECISIONS:
+        raise UsageError(f"STLIB_PRECISION is {asked!r}: set it to {', '.join(PRECISIONS)}, or unset it")
+    if asked:
+        return asked
+    if device == "cuda":
+        return "bf16" if torch.cuda.get_device_capability()[0] >= 8 else "fp16"
+    if device == "cpu" and getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)():
+        return "bf16"
+    return "fp32"
+
+
+def describe_device() -> str:
+    """Return one line on the machine, for ``run.json``: the processor or card, cores and threads in use."""
+    device = best_device()
+    if device == "cuda":
+        return f"cuda: {torch.cuda.get_device_name()}"
+    return f"{device}: {platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+
+
+def processes() -> int:
+    """Return how many processes train together: as many as torchrun or accelerate started."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_first_process() -> bool:
+    """Return whether this process writes the run folder: the only one, or the first that torchrun or accelerate started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def progress_bar(iterable: Iterable | None = None, **options):
+    """Return a bar of tqdm over ``iterable``, which appears once the work takes longer than a second.
+
+    Args:
+        options: as for ``tqdm``, such as ``total``, ``desc`` and ``unit`` (in the plural: ``steps``).
+    """
+    off = os.environ.get("TQDM_DISABLE", "") not in ("", "0")
+    options = {"delay": 1, "leave": False, **options, "disable": options.get("disable", False) or off}
+    if os.environ.get("STLIB_PROGRESS") != "text":
+        return tqdm.auto.tqdm(iterable, **options)
+    # All bars share one line, so no cursor has to move between them. No terminal need be there to ask for its size.
+    text = {"bar_format": TEXT_BAR, "position": 0, "ncols": 100, "nrows": 20, "file": sys.stderr, "mininterval": 0.5}
+    return tqdm.std.tqdm(iterable, **{**text, **options})

@@ -1,0 +1,319 @@
+"""Training: one configuration, one run folder."""
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import torch
+from datasets import Dataset
+from sentence_transformers import SentenceTransformer
+from torch import nn
+from transformers import PrinterCallback, set_seed
+
+from stlib import pace
+from stlib.base_model import hide_card_bar, load_base, quiet_loading
+from stlib.card.model_card import describe_model, remember, with_effective_settings
+from stlib.configure import configure
+from stlib.data import nli
+from stlib.fast.trainer import PackedTrainer
+from stlib.nli_classifier import NLIClassifier, load_encoder
+from stlib.packed import PackedEncoder
+from stlib.recipes import Recipe, head_of, make_loss, make_optimizer, prepare_encoder
+from stlib.runs import (
+    MACHINE,
+    UNDECIDED,
+    Run,
+    RunConfig,
+    check_folder,
+    find_model_folder,
+    last_checkpoint,
+    one_writer,
+    peak_memory_mb,
+    read_json,
+    replace_folder,
+    set_aside,
+    step_of,
+    versions,
+    write_json,
+    write_text,
+    writing,
+)
+from stlib.settings import (
+    PRECISIONS,
+    UsageError,
+    describe_device,
+    is_first_process,
+    runs_folder,
+)
+from stlib.sources import get_source
+from stlib.tokens import tokenise, tokenizer_key
+from stlib.trainer import KEPT, NLITrainer, ProgressBar, StopAfter, difference_between_processes, training_arguments
+
+
+def train(
+    recipe: str | Recipe = "card",
+    profile: str | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    **choices,
+) -> Run:
+    """Train a model and write a run folder.
+
+    Args:
+        recipe: a name in ``recipes.RECIPES``, or a Recipe.
+        profile: ``mini``, ``small`` or ``full``; ``STLIB_PROFILE`` or ``mini`` by default.
+        out: the run folder; by default one under ``runs/`` named after recipe, profile and split.
+        resume: continue the unfinished run in ``out`` from its last whole checkpoint, to the same weights, bit for bit
+            on a processor; from the start if there is none yet. All other arguments must be the same.
+        choices: any of the following.
+
+            - ``data``: ``mini``, ``hub`` or a folder; ``STLIB_DATA`` or the profile's source by default.
+            - ``nli_split``: the rows to train on; ``STLIB_NLI_SPLIT`` or the profile's by default.
+            - ``max_steps``: stop after so many steps; the schedule stays that of the whole run.
+            - ``seed``: of the head's initial weights, the order of the pairs and dropout.
+            - ``log_every``: steps between rows of ``log.csv``.
+            - ``engine``: ``packed`` (no padding, one pass per batch) or ``stock`` (the library's trainer as it is); by
+              default packed on a processor, where it is proven equal to the library's, else stock.
+            - ``start``: a run or model folder whose encoder is trained on; the base model by default.
+
+    With several processes (``torchrun --nproc_per_node=N -m stlib train …``) each takes its share of every batch, and
+    the first one writes the run folder.
+
+    Raises:
+        UsageError: unknown names, missing data, a run folder that is in use; nothing has been written then.
+    """
+    config, rows = configure(recipe, profile, **choices)
+    out = Path(out) if out else config.folder()
+    if not is_first_process():  # the first one may have begun to write already
+        return carry_out(config, rows, out, resume)
+    check_folder(out, resume)
+    with one_writer(out):
+        check_folder(out, resume)  # again: another run may have come first
+        return carry_out(config, rows, out, resume)
+
+
+# ---- one run --------------------------------------------------------------------------------------------------------
+
+
+def carry_out(config: RunConfig, rows: Dataset, out: Path, resume: bool = False) -> Run:
+    """Train what was configured, and write the run folder."""
+    if config.recipe.soup > 1:
+        return carry_out_soup(config, rows, out, resume)
+    checkpoint = last_checkpoint(out, config) if resume else None
+    loss = prepare_loss(config)  # the first thing that may fail: nothing is written before
+    if is_first_process():
+        print(describe(config, loss.model), flush=True)
+        with writing(out):
+            out.mkdir(parents=True, exist_ok=True)
+            write_json(out / "unfinished.json", config.to_dict())
+    head = head_of(loss)
+    first_head = head.weight.detach().clone() if head is not None else None
+    started = time.perf_counter()
+    with writing(out):
+        trainer = make_trainer(config, loss, rows, out)
+        if checkpoint is not None and step_of(checkpoint) >= config.last_step:  # interrupted while its end was written
+            trainer.load_whole(checkpoint)
+        else:
+            trainer.train(resume_from_checkpoint=checkpoint)
+    info = {
+        **config.to_dict(),
+        "steps": trainer.state.global_step,
+        "batch_size": config.recipe.batch_size,
+        "seconds": round(time.perf_counter() - started, 1),
+        "resumed_at_step": step_of(checkpoint) if checkpoint else 0,  # the seconds are those since then
+        "head_moved": None if head is None else round(float((head.weight.detach() - first_head).norm()), 6),
+        "difference_between_processes": difference_between_processes(
+            [*trainer.model.parameters(), *trainer.loss.parameters()]
+        ),
+        "hardware": describe_device(),
+        "peak_memory_mb": peak_memory_mb(config.device),
+        "versions": versions(),
+    }
+    if is_first_process():
+        with writing(out):
+            finish(out, trainer, info)
+    trainer.accelerator.wait_for_everyone()
+    return Run.load(out)
+
+
+def prepare_loss(config: RunConfig) -> nn.Module:
+    """Return the loss with its encoder and head, and seed the generators as at step 0.
+
+    Raises:
+        UsageError: the start holds no model, or one that the engine does not know.
+    """
+    hide_card_bar()
+    set_seed(config.seed)
+    start = None if config.start == "base" else config.start
+    model = load_base(config.device) if start is None else load_encoder(find_model_folder(start), config.device)
+    model = prepare_encoder(config.recipe, model)
+    if config.engine == "packed":
+        PackedEncoder.check(model)
+    loss = make_loss(config.recipe, model)
+    describe_model(model, config.source, config.recipe.data)
+    return loss
+
+
+def make_trainer(config: RunConfig, loss: nn.Module, rows: Dataset, out: Path) -> NLITrainer:
+    """Return the trainer for one run."""
+    args, model = training_arguments(config, out / "checkpoints"), loss.model
+    torch.manual_seed(config.seed + args.process_index)  # from here on: dropout, which differs between processes
+    options = {
+        "model": model,
+        "args": args,
+        "train_dataset": rows,
+        "loss": loss,
+        "optimizers": make_optimizer(config.recipe, model, head_of(loss)),
+        "callbacks": [ProgressBar(), StopAfter(config.last_step)],
+    }
+    if config.engine == "packed":
+        with args.main_process_first(desc="tokenising"):
+            name = f"{config.data_fingerprint}-{tokenizer_key(model.tokenizer, model.max_seq_length)}.arrow"
+            path = tokenise(rows, model.tokenizer, model.max_seq_length, runs_folder() / "tokens" / name)
+        trainer = PackedTrainer(tokens=path, dtype=PRECISIONS[config.precision], **options)
+    else:
+        trainer = NLITrainer(**options)
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def finish(out: Path, trainer: NLITrainer, info: dict) -> None:
+    """Write model, head, log, card and run.json; run.json comes last and makes the run a finished one."""
+    entries = [entry for entry in trainer.state.log_history if "loss" in entry]
+    log = pd.DataFrame(entries)[["step", "epoch", "loss", "learning_rate"]].astype({"loss": float})
+    save_model(out, trainer.model, head_of(trainer.loss), log)
+    for old in sorted((out / "checkpoints").glob("checkpoint-*"), key=step_of)[:-KEPT]:
+        shutil.rmtree(old)  # left over if the run was killed while the library removed it
+    complete(out, log, info)
+
+
+def save_model(out: Path, encoder: SentenceTransformer, head: nn.Linear | None, log: pd.DataFrame) -> None:
+    """Write encoder and head into ``out/model``, with a card whose training log is ``log``."""
+    temporary = out / "model.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    encoder.eval()
+    encoder.model_card_data.training_logs = [
+        {"Epoch": row["epoch"], "Step": row["step"], "Training Loss": float(row["loss"])}
+        for row in log.to_dict("records")
+    ]
+    if head is None:
+        encoder.save_pretrained(str(temporary))
+    else:
+        NLIClassifier(encoder, head).save(temporary)
+    replace_folder(temporary, out / "model")
+    remember(encoder, out)
+
+
+def complete(out: Path, log: pd.DataFrame, info: dict) -> None:
+    """Write card, log and run.json of a run whose model is written."""
+    info["final_loss"] = round(float(log["loss"].iloc[-1]), 4)
+    card = with_effective_settings((out / "model" / "README.md").read_text(encoding="utf-8"), info)
+    for folder in (out, out / "model"):
+        write_text(folder / "README.md", card)
+    lines = [
+        f"{row.step},{row.epoch:.8f},{row.loss:.6f},{row.learning_rate:.8g}" for row in log.itertuples(index=False)
+    ]
+    write_text(out / "log.csv", "\n".join(["step,epoch,loss,learning_rate", *lines]) + "\n")
+    write_json(out / "run.json", info)
+    (out / "unfinished.json").unlink()
+
+
+# ---- soups ----------------------------------------------------------------------------------------------------------
+
+
+def carry_out_soup(config: RunConfig, rows: Dataset, out: Path, resume: bool) -> Run:
+    """Train the runs of a soup into ``out/parts``, one seed after the other, and average their encoders into ``out``.
+
+    Runs that differ in their seed alone end near each other, and what is chance in each of them partly cancels in the
+    mean; asking it costs no more than asking one (Wortsman et al. 2022, arXiv 2203.05482). The log is the mean of theirs.
+    """
+    if resume and (name := config.differs_from(read_json(out / "unfinished.json"))):
+        raise UsageError(
+            f"{out} was started with another {name}: resume it with the same settings, or choose another --out"
+        )
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / "unfinished.json", config.to_dict())
+    parts = []
+    for number in range(config.recipe.soup):
+        part = replace(config, recipe=replace(config.recipe, soup=1), seed=config.seed + number)
+        folder = out / "parts" / f"seed{part.seed}"
+        found = finished_run(folder, part)
+        parts.append(found or carry_out(part, rows, folder, resume=(folder / "unfinished.json").exists()))
+    log = pd.concat([part.log() for part in parts]).groupby("step", as_index=False).mean()
+    info = {
+        **parts[0].info,
+        **config.to_dict(),
+        "averaged": [part.info["seed"] for part in parts],
+        "steps": sum(part.info["steps"] for part in parts),
+        "seconds": round(sum(part.info["seconds"] for part in parts), 1),
+    }
+    with writing(out), quiet_loading():
+        encoder = average([load_encoder(part.model_folder, "cpu") for part in parts])
+        describe_model(encoder, config.source, config.recipe.data)
+        save_model(out, encoder, None, log)
+        complete(out, log, info)
+    return Run.load(out)
+
+
+def average(models: Sequence[SentenceTransformer]) -> SentenceTransformer:
+    """Return the first of ``models``, its weights replaced by the mean of all."""
+    states = [model.state_dict() for model in models]
+    mean = {
+        name: torch.stack([state[name] for state in states]).mean(dim=0) if value.is_floating_point() else value
+        for name, value in states[0].items()
+    }
+    models[0].load_state_dict(mean)
+    return models[0]
+
+
+# ---- runs that are there already ------------------------------------------------------------------------------------
+
+
+def find_or_train(recipe: str = "trained_head", profile: str | None = None) -> Run:
+    """Return the run that a notebook trains: loaded if it is there and still fits, else trained now.
+
+    A run fits if all that decides it is the same, but for the machine (engine, precision, device). While another process
+    trains it, this one waits. A run of that name that does not fit is set aside under another name, never removed.
+    """
+    config, rows = configure(recipe, profile)
+    folder = config.folder()
+    found = finished_run(folder, config)
+    if found is None:
+        with one_writer(folder, wait=True):
+            found = finished_run(folder, config)  # again: another process may have trained it meanwhile
+            if found is None:
+                unfinished = folder / "unfinished.json"
+                resume = unfinished.exists() and config.differs_from(read_json(unfinished)) is None
+                if folder.exists() and not resume:
+                    print(f"{folder.name} was trained otherwise and does not fit: it is now {set_aside(folder).name}")
+                return carry_out(config, rows, folder, resume)
+    print(f"loaded the run {folder.name}: {found.info['steps']:,} steps on {found.info['rows']:,} pairs")
+    return found
+
+
+def finished_run(folder: Path, config: RunConfig) -> Run | None:
+    """Return the finished run in ``folder`` if it is what ``config`` would train on any machine, else None."""
+    run = Run.load(folder) if (folder / "run.json").exists() else None
+    return run if run is not None and config.differs_from(run.info, UNDECIDED + MACHINE) is None else None
+
+
+def check_data() -> None:
+    """Raise UsageError if the training or the test pairs of the chosen profile cannot be had; costs no training."""
+    configure("trained_head")
+    nli("test", get_source())
+
+
+def describe(config: RunConfig, model: SentenceTransformer) -> str:
+    """Return what is about to be trained, and how long it will take here, in one line."""
+    recipe, rows = config.recipe, f"{config.rows:,} {'triplets' if config.recipe.loss == 'mnrl' else 'pairs'}"
+    of = config.nli_split if recipe.data == "nli" else f"{recipe.data} {config.nli_split}"
+    return (
+        f"training {recipe.name}, profile {config.profile}: {rows} of {of} from {config.source}, "
+        f"{config.last_step:,} steps of {recipe.batch_size}, learning rate {recipe.learning_rate:g}, warm-up "
+        f"{recipe.warmup_steps} steps, {config.engine} engine, {config.precision} on {config.device}; "
+        f"{pace.expectation(config, model)}"
+    )

@@ -1,0 +1,71 @@
+import dataclasses
+import json
+
+import pytest
+
+from stlib.configure import configure
+from stlib.runs import MACHINE, UNDECIDED, RunConfig, read_json, write_json
+from stlib.settings import UsageError
+
+OTHER = {
+    "profile": "small", "source": "folder x", "nli_split": "test", "data_fingerprint": "0", "rows": 1, "start": "x", "seed": 7,
+    "epochs": 9, "total_steps": 9, "last_step": 9, "log_every": 9, "engine": "stock", "precision": "fp16", "device": "mps",
+    "processes": 2,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def config():
+    return configure("trained_head", "mini", nli_split="train[:192]")[0]
+
+
+def test_run_folders_are_named_after_what_was_asked():
+    assert configure("trained_head", "mini")[0].folder().name == "trained_head-mini"
+    config, _ = configure("card", "mini", nli_split="validation+test", max_steps=100, seed=7)
+    assert config.folder().name == "card-mini-validation_test-100steps-seed7"
+
+
+def test_every_field_decides_but_for_the_name_of_the_source(config):
+    found = json.loads(json.dumps(config.to_dict()))
+    assert config.differs_from(found) is None
+    assert {field.name for field in dataclasses.fields(RunConfig)} == {"recipe", *OTHER}
+    for name, value in OTHER.items():
+        changed = dataclasses.replace(config, **{name: value})
+        decides = name not in UNDECIDED
+        assert changed.differs_from(found) == (name if decides else None)
+        assert (changed.fingerprint() != config.fingerprint()) is decides
+        assert changed.differs_from(found, UNDECIDED + MACHINE) == (name if decides and name not in MACHINE else None)
+        assert changed.differs_from({key: value for key, value in found.items() if key != name}) in (name, None)
+
+
+def test_every_field_of_the_recipe_decides(config):
+    found = config.to_dict()
+    for field in dataclasses.fields(config.recipe):
+        value = getattr(config.recipe, field.name)
+        other = {str: "x", bool: not value, tuple: (1,)}.get(type(value), 12_345)
+        changed = dataclasses.replace(config, recipe=dataclasses.replace(config.recipe, **{field.name: other}))
+        assert changed.differs_from(found) == f"recipe.{field.name}"
+        assert changed.fingerprint() != config.fingerprint()
+
+
+def test_a_run_of_an_older_version_differs(config):
+    older = {**config.to_dict(), "recipe": {**config.recipe.to_dict(), "short": False}}
+    assert config.differs_from(older) == "recipe.short"
+    assert config.differs_from({"recipe": "trained_head"}) == "recipe"
+
+
+def test_json_is_strict_and_whole(tmp_path):
+    path = tmp_path / "some.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(path, {"a": float("nan")})
+    assert read_json(path) == {"a": 1}
+    assert [found.name for found in tmp_path.iterdir()] == ["some.json"]
+    path.write_text('{"a": 1')
+    with pytest.raises(UsageError, match="is no JSON"):
+        read_json(path)
+
+
+def test_steps_of_the_published_run():
+    config, _ = configure("card", "mini", nli_split="train[:100]")
+    assert (config.total_steps, config.epochs) == (4 * 4, 4)  # the last, smaller batch of each pass counts

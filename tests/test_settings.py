@@ -1,0 +1,110 @@
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from stlib import settings
+from stlib.settings import UsageError
+from stlib.train import check_data
+
+
+def test_the_profile_comes_from_argument_environment_or_default(monkeypatch):
+    monkeypatch.delenv("STLIB_PROFILE")
+    assert settings.get_profile().name == "mini"
+    monkeypatch.setenv("STLIB_PROFILE", "small")
+    assert settings.get_profile().name == "small"
+    assert settings.get_profile("full").name == "full"
+    monkeypatch.setenv("STLIB_PROFILE", "tiny")
+    with pytest.raises(UsageError, match="mini, small, full"):
+        settings.get_profile()
+
+
+def test_the_full_profile_is_the_cards_run():
+    full = settings.get_profile("full")
+    assert (full.epochs, full.log_every, full.train_split, full.rate_scale) == (4, 500, "train", 1)
+
+
+@pytest.mark.parametrize("text", ["0", "-3", "many", "1.5"])
+def test_bad_max_steps_are_refused(monkeypatch, text):
+    monkeypatch.setenv("STLIB_MAX_STEPS", text)
+    with pytest.raises(UsageError, match="STLIB_MAX_STEPS"):
+        settings.max_steps_from_environment()
+    with pytest.raises(UsageError, match="STLIB_MAX_STEPS"):
+        check_data()  # what the course asks before it starts
+
+
+def test_max_steps_from_the_environment(monkeypatch):
+    assert settings.max_steps_from_environment() is None
+    monkeypatch.setenv("STLIB_MAX_STEPS", "25")
+    assert settings.max_steps_from_environment() == 25
+
+
+def test_device_and_precision_can_be_set_from_outside(monkeypatch):
+    assert settings.best_device() in ("cpu", "cuda", "mps")
+    assert settings.best_precision("mps") == "fp32"
+    monkeypatch.setenv("STLIB_DEVICE", "cpu")
+    monkeypatch.setenv("STLIB_PRECISION", "fp32")
+    assert (settings.best_device(), settings.best_precision("cuda")) == ("cpu", "fp32")
+
+
+def test_runs_go_where_they_are_told(monkeypatch, tmp_path):
+    monkeypatch.setenv("STLIB_RUNS", str(tmp_path))
+    assert settings.runs_folder() == tmp_path
+    monkeypatch.delenv("STLIB_RUNS")
+    assert settings.runs_folder().name == "runs"
+    assert (settings.runs_folder().parent / "pyproject.toml").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("DEVICE", "gpu"), ("DEVICE", "cuda"), ("PRECISION", "int8"), ("PRECISION", "bfloat16")]
+)
+def test_a_device_or_precision_that_is_not_there_is_refused(monkeypatch, name, value):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv(f"STLIB_{name}", value)
+    with pytest.raises(UsageError, match=f"STLIB_{name} is '{value}': set it to"):
+        settings.best_precision(settings.best_device())
+
+
+@pytest.fixture
+def shown(monkeypatch, capsys):
+    """A function that returns what bars have written, with bars on: they are off in all other tests."""
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    return lambda: capsys.readouterr().err
+
+
+def test_a_bar_is_a_line_of_text_where_a_program_asks_for_one(monkeypatch, shown):
+    monkeypatch.setenv("STLIB_PROGRESS", "text")
+    with settings.progress_bar(total=200, desc="training", unit="steps", delay=0) as bar:
+        bar.update(34)
+        bar.set_postfix(loss="0.834")
+    assert re.search(r"\rtraining: 34/200 steps, \S+ left, loss=0\.834", shown())
+
+
+def test_two_bars_in_text_share_one_line(monkeypatch, shown):
+    monkeypatch.setenv("STLIB_PROGRESS", "text")
+    for _ in settings.progress_bar(range(2), desc="STS", unit="tasks", delay=0):
+        list(settings.progress_bar(range(3), desc="encoding", unit="batches", delay=0))
+    written = shown()
+    assert "STS: 0/2 tasks" in written
+    assert "encoding: 0/3 batches" in written
+    assert "\n" not in written.rstrip("\n")
+
+
+def test_work_of_less_than_a_second_shows_no_bar(shown):
+    assert list(settings.progress_bar(range(3))) == [0, 1, 2]
+    assert shown() == ""
+
+
+def test_no_bar_where_they_are_off(monkeypatch, shown):
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    assert list(settings.progress_bar(range(3), delay=0)) == [0, 1, 2]
+    assert shown() == ""
+
+
+def test_a_bar_needs_no_notebook():
+    """In a plain process, where IPython is not imported, bars go to the terminal."""
+    code = "from stlib import settings; print(list(settings.progress_bar(range(2), delay=0, desc='work')))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[0, 1]\n"
