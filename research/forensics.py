@@ -13,7 +13,10 @@ from pathlib import Path
 import numpy as np
 from long_runs import kept, record, run_name
 
-FINE = 50  # steps a row of the recorded curves
+from stlib.forensics import AUTHOR_DISAGREES, HYPOTHESES
+
+FINE = 50  # steps per row of the recorded curves
+STEPS = {"as printed": 1_000, "head trained": 1_000, "warm-up 100": 1_000, "warm-up 10,000": 500}  # else 1,500
 
 
 def main() -> None:
@@ -24,20 +27,19 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", help="names of hypotheses (default: all)")
     parser.add_argument("--json", type=Path, required=True)
     options = parser.parse_args()
-    from stlib.forensics import AUTHOR_DISAGREES, HYPOTHESES
     from stlib.profiles import runs_folder
     from stlib.runs import Run, write_json
 
     folder = runs_folder() / "forensics"
     for hypothesis in HYPOTHESES:
         for seed in options.seeds:
-            if options.only is None or hypothesis.name in options.only:
+            if options.only is None or hypothesis in options.only:
                 one_run(hypothesis, seed, options, folder)
     runs = []
     for hypothesis in HYPOTHESES:
         for seed in range(100):
-            if (folder / run_name(hypothesis.name, seed) / "run.json").exists():
-                runs.append(entry(hypothesis, seed, Run.load(folder / run_name(hypothesis.name, seed))))
+            if (folder / run_name(hypothesis, seed) / "run.json").exists():
+                runs.append(entry(hypothesis, seed, Run.load(folder / run_name(hypothesis, seed))))
     write_json(
         options.json,
         record(
@@ -50,17 +52,23 @@ def main() -> None:
     )
 
 
-def one_run(hypothesis, seed: int, options: argparse.Namespace, folder: Path) -> None:
+def noise(hypothesis: str) -> float:
+    """Return the share of the training labels that a hypothesis replaces by one of the other two, at random."""
+    return AUTHOR_DISAGREES if hypothesis.endswith("noisy labels") else 0.0
+
+
+def one_run(hypothesis: str, seed: int, options: argparse.Namespace, folder: Path) -> None:
     """Train one hypothesis with one seed, unless that has been done."""
     from stlib.training import train
 
-    out = folder / run_name(hypothesis.name, seed)
+    out = folder / run_name(hypothesis, seed)
     if (out / "run.json").exists():
         return
-    data = with_noise(hypothesis.noise, seed, options, folder) if hypothesis.noise else options.data
+    share = noise(hypothesis)
+    data = with_noise(share, seed, options, folder) if share else options.data
     run = train(
-        hypothesis.recipe, "small", out=out, data=data, nli_split="noisy" if hypothesis.noise else options.nli_split,
-        max_steps=hypothesis.steps, seed=seed, log_every=FINE, resume=(out / "unfinished.json").exists(),
+        HYPOTHESES[hypothesis], "small", out=out, data=data, nli_split="noisy" if share else options.nli_split,
+        max_steps=STEPS.get(hypothesis, 1_500), seed=seed, log_every=FINE, resume=(out / "unfinished.json").exists(),
     )  # fmt: skip
     for part in ("checkpoints", "model"):  # the curve is what counts here
         shutil.rmtree(out / part)
@@ -71,7 +79,6 @@ def one_run(hypothesis, seed: int, options: argparse.Namespace, folder: Path) ->
 def with_noise(share: float, seed: int, options: argparse.Namespace, folder: Path) -> Path:
     """A data folder whose NLI split ``noisy`` holds the same pairs, a share of the labels replaced."""
     from stlib import data, sources
-    from stlib.forensics import perturb
 
     pairs = data.nli(options.nli_split, sources.Source("folder", Path(options.data))).to_pandas()
     pairs["label"] = perturb(np.asarray(pairs["label"]), share, seed)
@@ -82,13 +89,22 @@ def with_noise(share: float, seed: int, options: argparse.Namespace, folder: Pat
     return target
 
 
-def entry(hypothesis, seed: int, run) -> dict:
+def perturb(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Return ``labels`` (0, 1 or 2) with a random ``share`` of them replaced by one of the other two."""
+    random = np.random.default_rng(seed)
+    chosen = random.choice(len(labels), round(share * len(labels)), replace=False)
+    changed = labels.copy()
+    changed[chosen] = (changed[chosen] + random.integers(1, 3, len(chosen))) % 3
+    return changed
+
+
+def entry(hypothesis: str, seed: int, run) -> dict:
     """What the record keeps of a run."""
     log = run.log()
     return {
-        "hypothesis": hypothesis.name,
+        "hypothesis": hypothesis,
         "seed": seed,
-        "noise": round(hypothesis.noise, 4),
+        "noise": round(noise(hypothesis), 4),
         **kept(run.info),
         "loss": {str(step): round(loss, 5) for step, loss in zip(log["step"], log["loss"], strict=True)},
     }

@@ -27,7 +27,7 @@ try:
     import pytest
     import torch
 
-    from stlib import base_model, bench, data, forensics, sources
+    from stlib import base_model, bench, data, forensics, records, sources
     from stlib.errors import UsageError
     from stlib.profiles import describe_device, runs_folder
     from stlib.runs import read_json, versions, write_json
@@ -223,7 +223,7 @@ def bands(loss: dict[str, float]) -> dict[str, float]:
 
 def beside_a_processor(record: dict) -> dict:
     """Return the bands of a processor, recorded on the same pairs or made here, and the card's minus their mean."""
-    same = forensics.record()["data_fingerprint"] == record["data_fingerprint"]
+    same = records.load("forensics")["data_fingerprint"] == record["data_fingerprint"]
     found = {name: part["bands"] for name, part in record["parts"].items() if "bands" in part}
     processor = {f"recorded, seed {run['seed']}": bands(run["loss"]) for run in forensics.recorded("card") if same}
     processor |= {f"made here, seed {SEED}": found.pop("curve_cpu")} if "curve_cpu" in found else {}

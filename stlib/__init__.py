@@ -5,6 +5,9 @@ Names are imported when they are first used, so that ``import stlib`` stays quic
 
 import importlib
 
+# Not left for later: once the module stlib.setup is imported, stlib.setup would be that module.
+from stlib.setup import prepare, setup
+
 __version__ = "0.1.0"
 
 _HOME = {
@@ -33,9 +36,8 @@ _HOME = {
     "published_card": "card.published",
     "published_log": "card.published",
     "baselines": "card.published",
-    "setup": "notebook",
 }
-__all__ = [*_HOME, "plots"]
+__all__ = [*_HOME, "plots", "prepare", "setup"]
 
 
 def __getattr__(name: str):

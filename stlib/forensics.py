@@ -1,7 +1,7 @@
 """Who trained the published card? Hypotheses as recipes, their recorded runs, and what a frozen head allows at best."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,172 +13,90 @@ from stlib import records
 from stlib.card.published import published_log
 from stlib.recipes import CARD, CARD_AS_PRINTED, FIT_DEFAULTS, Recipe
 
-ROW = 500  # steps that one row of the card's log averages over
-
-
-@dataclass(frozen=True)
-class Hypothesis:
-    """One way in which the published model may have been trained.
-
-    Attributes:
-        name: what the records call it.
-        recipe: how to train.
-        steps: how many steps of it are run; some recorded runs are shorter, and say so.
-        noise: share of the training labels that are replaced by one of the other two, at random.
-    """
-
-    name: str
-    recipe: Recipe
-    steps: int
-    noise: float = 0.0
-
-
-def variant(recipe: Recipe, name: str, about: str, **changes) -> Recipe:
-    return replace(recipe, name=name, about=about, **changes)
-
-
-TRAINED = variant(
-    CARD, "card_head_trained", "the card's recipe, but the head is given to the optimizer", train_head=True
-)
-
 # Bowman et al. 2015 (arXiv 1508.05326), table 2: of the pairs that five people labelled, 6.8 % got another gold label
 # than their author's and 2.0 % got none. Training pairs carry their author's label; validation and test pairs the gold
 # label. Of those with a gold label, the author's is another one in 6.8 of 98.0.
 AUTHOR_DISAGREES = 0.068 / 0.980
 
-HYPOTHESES = (
-    Hypothesis("card", CARD, 1_500),
-    Hypothesis("as printed", CARD_AS_PRINTED, 1_000),
-    Hypothesis("head trained", TRAINED, 1_000),
-    Hypothesis(
-        "warm-up 100", variant(CARD, "card_warmup_100", "the card's recipe, warm-up over 100 steps", warmup_steps=100), 1_000
-    ),
-    Hypothesis("warm-up 10,000", FIT_DEFAULTS, 500),
-    Hypothesis("card, noisy labels", CARD, 1_500, AUTHOR_DISAGREES),
-    Hypothesis("head trained, noisy labels", TRAINED, 1_500, AUTHOR_DISAGREES),
-    Hypothesis(
-        "1e-5 over 500",
-        variant(CARD, "card_1e5_500", "the card's slope, half its peak", learning_rate=1e-5, warmup_steps=500),
-        1_500,
-    ),
-    Hypothesis(
-        "4e-5 over 2,000",
-        variant(CARD, "card_4e5_2000", "the card's slope, twice its peak", learning_rate=4e-5, warmup_steps=2_000),
-        1_500,
-    ),
-)  # fmt: skip
+
+def variant(name: str, about: str, **changes) -> Recipe:
+    return replace(CARD, name=name, about=about, **changes)
 
 
-def perturb(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """``labels`` (0, 1 or 2) with a random ``share`` of them replaced by one of the other two."""
-    random = np.random.default_rng(seed)
-    chosen = random.choice(len(labels), round(share * len(labels)), replace=False)
-    changed = labels.copy()
-    changed[chosen] = (changed[chosen] + random.integers(1, 3, len(chosen))) % 3
-    return changed
-
-
-def record() -> dict:
-    """The recorded runs of ``research/forensics.py``."""
-    return records.load("forensics")
+TRAINED = variant("card_head_trained", "the card's recipe, but the head is given to the optimizer", train_head=True)
+HYPOTHESES = {
+    "card": CARD,
+    "as printed": CARD_AS_PRINTED,
+    "head trained": TRAINED,
+    "warm-up 100": variant("card_warmup_100", "the card's recipe, warm-up over 100 steps", warmup_steps=100),
+    "warm-up 10,000": FIT_DEFAULTS,
+    "card, noisy labels": CARD,
+    "head trained, noisy labels": TRAINED,
+    "1e-5 over 500": variant("card_1e5_500", "the card's slope, half its peak", learning_rate=1e-5, warmup_steps=500),
+    "4e-5 over 2,000": variant("card_4e5_2000", "the card's slope, twice its peak", learning_rate=4e-5, warmup_steps=2_000),
+}  # fmt: skip
+COST_NAMES = {
+    "final_loss": "loss, last epoch", "accuracy": "NLI accuracy", "refit_accuracy": "NLI accuracy, head refitted",
+    "stsbenchmark-sts": "STS-B", "sts13-sts": "STS13", "sts14-sts": "STS14", "sts15-sts": "STS15",
+}  # fmt: skip
 
 
 def recorded(hypothesis: str | None = None) -> list[dict]:
-    """The recorded runs of one hypothesis, or of all."""
-    return [run for run in record()["runs"] if hypothesis in (None, run["hypothesis"])]
-
-
-def cost_record() -> dict:
-    """The recorded runs of ``research/head_cost.py``."""
-    return records.load("head_cost")
-
-
-COST_NAMES = {
-    "final_loss": "loss, last epoch",
-    "accuracy": "NLI accuracy",
-    "refit_accuracy": "NLI accuracy, head refitted",
-    "stsbenchmark-sts": "STS-B",
-    "sts13-sts": "STS13",
-    "sts14-sts": "STS14",
-    "sts15-sts": "STS15",
-}
+    """Return the runs that ``research/forensics.py`` recorded for one hypothesis, or for all."""
+    return [run for run in records.load("forensics")["runs"] if hypothesis in (None, run["hypothesis"])]
 
 
 def cost_table(found: dict) -> pd.DataFrame:
-    """What a frozen head cost: one line a measure and arm.
-
-    Returns:
-        ``measure``, ``arm``, ``seeds``, ``mean`` and ``spread`` (standard deviation over the seeds). The base model has
-        no head and no loss, and one value of the rest.
-    """
-    runs = pd.DataFrame([*found["runs"], {"arm": "base model", **found["base"]}])
-    long = runs.melt(id_vars="arm", value_vars=list(COST_NAMES), var_name="measure").dropna(subset="value")
-    table = long.groupby(["measure", "arm"], sort=False)["value"].agg(["count", "mean", "std"]).reset_index()
-    table["measure"] = table["measure"].map(COST_NAMES)
-    return table.rename(columns={"count": "seeds", "std": "spread"})
+    """Return what a frozen head cost: ``seeds``, ``mean`` and ``spread`` (standard deviation) per ``measure`` and ``arm``."""
+    runs = pd.DataFrame([*found["runs"], {"arm": "base model", **found["base"]}]).rename(columns=COST_NAMES)
+    scores = runs.melt("arm", list(COST_NAMES.values()), "measure").dropna(subset="value")
+    groups = scores.groupby(["measure", "arm"], sort=False)["value"]
+    return groups.agg(seeds="count", mean="mean", spread="std").reset_index()
 
 
 def with_spread(table: pd.DataFrame) -> pd.DataFrame:
-    """``cost_table`` as text: a line a measure, a column an arm, each cell ``mean ± spread``."""
+    """Return ``cost_table`` as text: a line per measure, a column per arm, each cell ``mean ± spread``."""
     cells = [
         f"{row.mean:.{digits}f}" + (f" ± {row.spread:.{digits}f}" if row.seeds > 1 else "")
         for row, digits in ((row, 3 if "loss" in row.measure else 1) for row in table.itertuples())
     ]
-    shown = table.assign(cell=cells).pivot(index="measure", columns="arm", values="cell")
-    return shown.reindex(index=table["measure"].unique(), columns=table["arm"].unique()).fillna("-")
+    return table.assign(cell=cells).set_index(["measure", "arm"])["cell"].unstack(fill_value="-", sort=False)
 
 
 def curves(runs: list[dict]) -> pd.DataFrame:
-    """Loss curves of recorded runs: ``hypothesis``, ``seed``, ``step`` and ``loss``, the mean since the row before."""
+    """Return the loss curves of recorded runs: ``hypothesis``, ``seed``, ``step``, and the mean ``loss`` since the row before."""
     rows = [(run["hypothesis"], run["seed"], int(step), loss) for run in runs for step, loss in run["loss"].items()]
     return pd.DataFrame(rows, columns=["hypothesis", "seed", "step", "loss"])
 
 
 def card_rows(curve: pd.DataFrame) -> pd.DataFrame:
-    """Mean loss over each 500 steps, as the card logs it: one line a run, one column a row of the card.
-
-    Rows that a run did not complete are NaN.
-    """
-    last = -(-curve["step"] // ROW) * ROW
+    """Return the mean loss over each 500 steps, as the card logs it: a line per run, a column per row (NaN if not complete)."""
+    last = -(-curve["step"] // 500) * 500
     table = curve.assign(row=last).pivot_table(index=["hypothesis", "seed"], columns="row", values="loss", sort=False)
     reached = curve.groupby(["hypothesis", "seed"])["step"].max()
     return table.apply(lambda column: column.where(reached.reindex(table.index) >= column.name))
 
 
 def verdicts(rows: pd.DataFrame) -> pd.DataFrame:
-    """How far each hypothesis lies from the card, row by row.
+    """Return how far each hypothesis lies from the card, a line per hypothesis and column of ``rows`` (from ``card_rows``).
 
-    Args:
-        rows: what ``card_rows`` returns.
-
-    Returns:
-        One line for each hypothesis and row of the card: ``seeds``, ``mean`` and ``spread`` (standard deviation over
-        the seeds), ``card``, ``gap`` (mean less card) and ``spreads`` (the gap in units of the spread; for a
-        hypothesis with one seed, of the median spread of the others).
+    ``spread`` is the standard deviation over the seeds; ``gap`` is ``mean`` minus ``card``, and ``spreads`` the gap in units
+    of the spread (for a hypothesis with one seed: of the median spread of the others).
     """
-    card = published_log().set_index("step")["loss"]
-    long = rows.stack().rename("loss").reset_index()
-    table = long.groupby(["hypothesis", "row"], sort=False)["loss"].agg(["count", "mean", "std"]).reset_index()
-    table = table.rename(columns={"count": "seeds", "std": "spread"})
-    table["card"] = table["row"].map(card)
+    losses = rows.stack().groupby(level=["hypothesis", "row"], sort=False)
+    table = losses.agg(seeds="count", mean="mean", spread="std").reset_index()
+    table["card"] = table["row"].map(published_log().set_index("step")["loss"])
     table["gap"] = table["mean"] - table["card"]
     table["spreads"] = table["gap"].abs() / table["spread"].fillna(table["spread"].median())
     return table
 
 
 def with_best_noise(rows: pd.DataFrame, clean: str, noisy: str, wanted: Sequence[int]) -> pd.DataFrame:
-    """The closest that a hypothesis comes to the card when the share of wrong labels may be chosen for it.
+    """Return how close a hypothesis comes to the card's ``wanted`` rows if the share of wrong labels is chosen for it.
 
-    The loss is taken to be linear in that share, between the runs without noise and those with ``AUTHOR_DISAGREES``;
-    the share, from 0 up to it, is the one with the least sum of squared gaps, each in units of its spread.
-
-    Args:
-        rows: what ``card_rows`` returns.
-        clean, noisy: the names of the hypothesis without and with noise.
-        wanted: rows of the card to fit, by their last step.
-
-    Returns:
-        One line a row of the card: ``share``, ``loss``, ``card``, ``gap`` and ``spreads``.
+    The loss is taken to be linear in that share, between the runs without noise (``clean``) and those with
+    ``AUTHOR_DISAGREES`` (``noisy``). The share is the one with the least sum of squared gaps, in units of their spreads.
+    The table has a line per row of the card: ``share``, ``loss``, ``card``, ``gap`` and ``spreads``.
     """
     card = published_log().set_index("step")["loss"][list(wanted)]
     at_zero, at_full = rows.loc[clean, list(wanted)].mean(), rows.loc[noisy, list(wanted)].mean()
@@ -186,46 +104,36 @@ def with_best_noise(rows: pd.DataFrame, clean: str, noisy: str, wanted: Sequence
     slope, missing = (at_full - at_zero) / spread, (card - at_zero) / spread
     part = float(np.clip((slope * missing).sum() / (slope**2).sum(), 0, 1))
     table = pd.DataFrame({"share": part * AUTHOR_DISAGREES, "loss": at_zero + part * (at_full - at_zero), "card": card})
-    table["gap"] = table["loss"] - table["card"]
-    table["spreads"] = table["gap"].abs() / spread
-    return table
+    return table.assign(gap=table["loss"] - card, spreads=(table["loss"] - card).abs() / spread)
 
 
 def new_head(seed: int, dimensions: int = 384, labels: int = 3) -> nn.Linear:
-    """A head as ``SoftmaxLoss`` initialises it: 3 x 1,152, entries uniform in ±1/sqrt(1,152)."""
+    """Return a head as ``SoftmaxLoss`` initialises it: 3 x 1,152, entries uniform in ±1/sqrt(1,152)."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return nn.Linear(3 * dimensions, labels).requires_grad_(False)
 
 
 def cauchy_schwarz_bound(head: nn.Linear) -> float:
-    """A floor that no embeddings can get under: the mean over the labels, in nats.
+    """Return a floor that no embeddings can get under: the mean over the labels, in nats.
 
     The features x = (u, v, |u - v|) of unit vectors have length at most sqrt(6), so the logit of the right label is
     above that of another by at most sqrt(6) times the distance of their rows in the head, plus the biases' difference.
     """
     weight, bias = head.weight, head.bias
     margins = 6**0.5 * torch.cdist(weight, weight) + bias[:, None] - bias[None, :]
-    others = ~torch.eye(len(bias), dtype=torch.bool)
-    return float(torch.log1p((torch.exp(-margins) * others).sum(dim=1)).mean())
+    return float(torch.log1p(torch.exp(-margins).fill_diagonal_(0).sum(dim=1)).mean())
 
 
-def lowest_loss(
-    head: nn.Linear, shared_premise: bool, noise: float = 0.0, restarts: int = 8, steps: int = 400, seed: int = 0
-) -> float:
-    """The lowest mean cross-entropy (nats) that gradient descent on the embeddings themselves finds for a fixed head.
+def lowest_loss(head: nn.Linear, shared_premise: bool, noise: float = 0, restarts: int = 8, steps: int = 400) -> float:
+    """Return the lowest mean loss (nats) that gradient descent on the embeddings themselves finds for a fixed ``head``.
 
-    No encoder is involved: u and v are free unit vectors, one pair a label. SNLI asks more, since each premise comes
-    with a hypothesis for every label: with ``shared_premise`` one u serves all labels.
-
-    Args:
-        head: maps (u, v, |u - v|) to one logit a label.
-        shared_premise: whether the labels share u.
-        noise: share of the labels that are one of the other two; the loss of the right answer includes them.
-        restarts: random starts; the best end counts.
+    No encoder is involved: u and v are free unit vectors, one pair per label. SNLI asks more, since each premise comes
+    with a hypothesis for every label: with ``shared_premise`` one u serves all labels. ``noise`` is the share of the labels
+    that are one of the other two. Of several ``restarts``, the best end counts.
     """
     labels, dimensions = head.out_features, head.in_features // 3
-    random = torch.Generator().manual_seed(seed)
+    random = torch.Generator().manual_seed(0)
     u = torch.randn(restarts, 1 if shared_premise else labels, dimensions, generator=random).requires_grad_()
     v = torch.randn(restarts, labels, dimensions, generator=random).requires_grad_()
     target = torch.full((labels, labels), noise / (labels - 1)).fill_diagonal_(1 - noise)

@@ -1,284 +1,137 @@
-"""Pieces to play with: controls above a picture that follows them, and the picture alone where there are no widgets.
+"""Pieces to play with: a picture that follows its controls; where no widgets are alive, the picture at the start."""
 
-A panel is shown in two forms at once. Where widgets are alive (JupyterLab, Colab), you get the controls; anywhere else
-(the page of a repository, the course's site, a kernel without ipywidgets), the same picture at the values it starts with.
-"""
-
-import base64
 import html
-import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from matplotlib.axes import Axes
+from IPython.core.pylabtools import print_figure
+from IPython.display import display
 from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.util import pairwise_cos_sim
 
 from stlib.forensics import cauchy_schwarz_bound, lowest_loss, new_head
 from stlib.nli_classifier import NLIClassifier
-from stlib.plots.drawing import BLACK, BLUE, ORANGE, new_axes
+from stlib.plots import BLACK, finish, new_axes
 
-POOLING = ("mean", "[CLS]", "max")
-
-
-@dataclass(frozen=True)
-class Slider:
-    """A number from ``low`` to ``high``; on a logarithmic scale, these are powers of 2."""
-
-    label: str
-    low: float
-    high: float
-    step: float
-    value: float
-    logarithmic: bool = False
-
-    def widget(self):
-        import ipywidgets
-
-        if self.logarithmic:
-            return ipywidgets.FloatLogSlider(
-                value=self.value, base=2, min=self.low, max=self.high, step=self.step, description=self.label
-            )
-        kind = ipywidgets.IntSlider if isinstance(self.step, int) else ipywidgets.FloatSlider
-        return kind(value=self.value, min=self.low, max=self.high, step=self.step, description=self.label)
+try:
+    import ipywidgets
+except ImportError:
+    ipywidgets = None
 
 
-@dataclass(frozen=True)
-class Choice:
-    """One of several words."""
+class Panel(NamedTuple):
+    """Controls (a class of ipywidgets and its arguments each), and what ``draw`` makes of their values: picture and words."""
 
-    label: str
-    options: tuple[str, ...]
-    value: str
-
-    def widget(self):
-        import ipywidgets
-
-        return ipywidgets.ToggleButtons(options=self.options, value=self.value, description=self.label)
-
-
-@dataclass(frozen=True)
-class Line:
-    """A line of text to type."""
-
-    label: str
-    value: str
-
-    def widget(self):
-        import ipywidgets
-
-        layout = ipywidgets.Layout(width="95%")
-        return ipywidgets.Text(value=self.value, description=self.label, continuous_update=False, layout=layout)
-
-
-class Panel:
-    """Controls, and what ``draw`` makes of their values.
-
-    Args:
-        draw: takes a keyword a control, and returns axes of matplotlib or a piece of HTML.
-        controls: by keyword.
-        describe: takes the same keywords, and returns the picture in words, for those who do not see it.
-    """
-
-    def __init__(self, draw: Callable, controls: dict[str, Slider | Choice | Line], describe: Callable[..., str]):
-        self.draw, self.controls, self.describe = draw, controls, describe
+    draw: Callable[..., tuple]
+    controls: dict[str, tuple[str, dict]]
 
     def show(self) -> None:
         """Display the panel as the output of a cell."""
-        from IPython.display import display
-
         display(self.bundle(), raw=True)
 
     def bundle(self) -> dict[str, str]:
-        """The output in every form: widget where there is one, picture, and words."""
-        values = {name: control.value for name, control in self.controls.items()}
-        drawn = self.draw(**values)
-        forms = {"text/plain": self.describe(**values)}
-        if isinstance(drawn, Axes):
-            forms["image/png"] = base64.b64encode(png(drawn)).decode()
-        else:
-            forms["text/html"] = drawn
-        box = self.live()
-        return forms if box is None else {**box._repr_mimebundle_(), **forms}
+        """Return the output by media type: the widget if there are any, the picture at the start, and words."""
+        forms = self.forms(**{name: options["value"] for name, (_, options) in self.controls.items()})
+        return {**self.live()._repr_mimebundle_(), **forms} if ipywidgets else forms
+
+    def forms(self, **values) -> dict[str, str]:
+        """Return the picture at some values of the controls, and its words, by media type."""
+        picture, words = self.draw(**values)
+        if isinstance(picture, str):
+            return {"text/plain": words, "text/html": picture}
+        picture.figure.suptitle(words)
+        png = print_figure(picture.figure, bbox_inches=None, base64=True, metadata={"Software": None})
+        plt.close(picture.figure)
+        return {"text/plain": words, "image/png": png}
 
     def live(self):
-        """The controls and a picture that follows them, or None where there are no widgets."""
-        try:
-            import ipywidgets
-        except ImportError:
-            return None
-        picture = ipywidgets.HTML()
-        controls = {name: control.widget() for name, control in self.controls.items()}
+        """Return one widget: the controls, a picture that follows them, and below it what an update says if it fails."""
+        shown = ipywidgets.HTML()
+        controls = {name: getattr(ipywidgets, kind)(**options) for name, (kind, options) in self.controls.items()}
 
-        def update(_=None) -> None:
-            values = {name: control.value for name, control in controls.items()}
-            drawn = self.draw(**values)
-            picture.value = as_html(drawn, self.describe(**values)) if isinstance(drawn, Axes) else drawn
+        def update(**values) -> None:
+            forms = self.forms(**values)
+            words, png = html.escape(forms["text/plain"]), forms.get("image/png")
+            shown.value = forms.get("text/html", f'<img alt="{words}" src="data:image/png;base64,{png}">')
 
-        for control in controls.values():
-            control.observe(update, names="value")
-        update()
-        return ipywidgets.VBox([*controls.values(), picture])
-
-
-def png(axes: Axes) -> bytes:
-    """The figure of ``axes`` as a PNG file; the figure is closed."""
-    file = io.BytesIO()
-    axes.figure.savefig(file, format="png", metadata={"Software": None})
-    plt.close(axes.figure)
-    return file.getvalue()
-
-
-def as_html(axes: Axes, words: str) -> str:
-    return f'<img alt="{html.escape(words)}" src="data:image/png;base64,{base64.b64encode(png(axes)).decode()}">'
+        return ipywidgets.VBox([*controls.values(), shown, ipywidgets.interactive_output(update, controls)])
 
 
 def sentence_pair(model: SentenceTransformer | NLIClassifier, first: str, second: str) -> Panel:
-    """Type two sentences and see their tokens and their cosine; with a classifier, the NLI verdict too."""
+    """Return a panel to type two sentences and see their tokens and cosine; with a classifier, the NLI verdict too."""
     classifier = model if isinstance(model, NLIClassifier) else None
     encoder = classifier.encoder if classifier else model
 
-    def facts(first: str, second: str) -> dict[str, str]:
-        u, v = encoder.encode([first, second], convert_to_tensor=True)
-        found = {
-            "tokens of the first": " ".join(encoder.tokenizer.tokenize(first)),
-            "tokens of the second": " ".join(encoder.tokenizer.tokenize(second)),
-            "cosine": f"{float(encoder.similarity(u, v)):.2f}",
-        }
+    def draw(**given: str) -> tuple[str, str]:
+        facts = {f"tokens of the {place}": " ".join(encoder.tokenizer.tokenize(text)) for place, text in given.items()}
+        u, v = encoder.encode(list(given.values()), convert_to_tensor=True)
+        facts["cosine"] = f"{float(encoder.similarity(u, v)):.2f}"
         if classifier:
-            chances = classifier.logits_of(u[None], v[None]).softmax(dim=1)[0].tolist()
-            found["verdict"] = ", ".join(
-                f"{label} {100 * chance:.0f} %" for label, chance in zip(classifier.labels, chances, strict=True)
-            )
-        return found
-
-    def draw(first: str, second: str) -> str:
-        rows = "".join(
-            f'<tr><th scope="row">{name}</th><td>{html.escape(value)}</td></tr>'
-            for name, value in facts(first, second).items()
-        )
-        return f"<table>{rows}</table>"
-
-    def describe(first: str, second: str) -> str:
-        return "\n".join(f"{name}: {value}" for name, value in facts(first, second).items())
+            chances = 100 * classifier.logits_of(u[None], v[None]).softmax(dim=1)[0]
+            facts["verdict"] = ", ".join(map("{} {:.0f} %".format, classifier.labels, chances.tolist()))
+        rows = [f'<tr><th scope="row">{name}</th><td>{html.escape(value)}</td></tr>' for name, value in facts.items()]
+        return f"<table>{''.join(rows)}</table>", "\n".join(f"{name}: {value}" for name, value in facts.items())
 
     names = ("premise", "hypothesis") if classifier else ("first", "second")
-    return Panel(draw, {"first": Line(names[0], first), "second": Line(names[1], second)}, describe)
+    style = {"continuous_update": False, "layout": {"width": "95%"}}
+    one = ("Text", {"value": first, "description": names[0], **style})
+    two = ("Text", {"value": second, "description": names[1], **style})
+    return Panel(draw, {"first": one, "second": two})
 
 
 def layers_and_pooling(model: SentenceTransformer, first: Sequence[str], second: Sequence[str], gold) -> Panel:
-    """Choose after how many layers to stop, and how to pool, and see what that does to Spearman's correlation.
+    """Return a panel to stop after fewer layers or pool in another way, and see Spearman with ``gold``, shape (n,)."""
+    scores = {}
+    for name, layers in pooled_layers(model, [*first, *second]).items():
+        # In double precision, because in the middle layers the [CLS] vectors are the same to five digits.
+        cosines = [pairwise_cos_sim(*both.double().chunk(2)) for both in layers]
+        scores[name] = [100 * spearmanr(one, gold).statistic if one.std() > 1e-9 else np.nan for one in cosines]
+    last = len(layers) - 1
 
-    Args:
-        first, second: the sentences of n pairs.
-        gold: their gold scores, shape (n,).
-    """
-    layers = model[0].auto_model.config.num_hidden_layers
-    pooled = pooled_layers(model, [*first, *second])
-    scores = {
-        pooling: [correlation(cosines(pooled[pooling][layer]), gold) for layer in range(layers + 1)]
-        for pooling in POOLING
-    }
+    def draw(layer: int, pooling: str) -> tuple:
+        ax = new_axes()
+        ax.plot(np.transpose(list(scores.values())), markersize=4, label=[f"{name} pooling" for name in scores])
+        score = scores[pooling][layer]
+        ax.plot(layer, score, "o", ms=14, mfc="none", mew=2, color=BLACK, label="your choice")
+        same = np.isnan(score)
+        found = "all sentences have the same vector" if same else f"Spearman {score:.0f} on {len(gold)} pairs"
+        return finish(ax, "layers that are run", "Spearman x 100"), f"{layer} layers, {pooling} pooling: {found}"
 
-    def draw(layer: int, pooling: str) -> Axes:
-        ax = new_axes(None)
-        for name, style, color in zip(POOLING, ("-", "--", ":"), (BLUE, ORANGE, BLACK), strict=True):
-            ax.plot(range(layers + 1), scores[name], style, color=color, marker=".", label=name)
-        ax.plot(layer, scores[pooling][layer], "o", ms=14, mfc="none", mew=2, color=BLACK, label="your choice")
-        ax.set(xlabel="layers that are run", ylabel="Spearman x 100", title=describe(layer, pooling))
-        ax.legend(title="pooling")
-        return ax
-
-    def describe(layer: int, pooling: str) -> str:
-        if np.isnan(scores[pooling][layer]):
-            return f"{layer} layers, {pooling} pooling: all sentences have the same vector"
-        return f"{layer} layers, {pooling} pooling: Spearman {scores[pooling][layer]:.0f} on {len(gold)} pairs"
-
-    return Panel(
-        draw,
-        {"layer": Slider("layers", 0, layers, 1, layers), "pooling": Choice("pooling", POOLING, "mean")},
-        describe,
-    )
+    slider = ("IntSlider", {"value": last, "min": 0, "max": last, "description": "layers"})
+    choice = ("ToggleButtons", {"value": "mean", "options": list(scores), "description": "pooling"})
+    return Panel(draw, {"layer": slider, "pooling": choice})
 
 
-def correlation(cosines: np.ndarray, gold) -> float:
-    """Spearman x 100, or NaN where the cosines are all the same: before the first layer, [CLS] knows no sentence."""
-    return 100 * spearmanr(cosines, gold).statistic if np.ptp(cosines) > 1e-9 else float("nan")
-
-
-def pooled_layers(model: SentenceTransformer, sentences: Sequence[str]) -> dict[str, np.ndarray]:
-    """Embeddings by pooling, each of shape (layers + 1, n, d): layer 0 is what enters the first layer."""
-    features = {
-        name: value.to(model.device)
-        for name, value in model.preprocess(list(sentences)).items()
-        if hasattr(value, "to")
-    }
+def pooled_layers(model: SentenceTransformer, sentences: Sequence[str]) -> dict[str, torch.Tensor]:
+    """Return embeddings by pooling, each of shape (layers + 1, n, d): layer 0 is what enters the first layer."""
+    features = model.tokenizer(list(sentences), padding=True, truncation=True, return_tensors="pt").to(model.device)
     with torch.no_grad():
-        states = torch.stack(
-            model[0]
-            .auto_model(
-                input_ids=features["input_ids"], attention_mask=features["attention_mask"], output_hidden_states=True
-            )
-            .hidden_states
-        )
-    mask = features["attention_mask"][None, :, :, None].bool()
-    return {
-        "mean": ((states * mask).sum(2) / mask.sum(2)).cpu().numpy(),
-        "[CLS]": states[:, :, 0].cpu().numpy(),
-        "max": states.masked_fill(~mask, -torch.inf).amax(2).cpu().numpy(),
-    }
+        states = torch.stack(model[0].auto_model(**features, output_hidden_states=True).hidden_states).cpu()
+    mask = features["attention_mask"][None, :, :, None].bool().cpu()
+    largest = states.masked_fill(~mask, -torch.inf).amax(2)
+    return {"mean": (states * mask).sum(2) / mask.sum(2), "[CLS]": states[:, :, 0], "max": largest}
 
 
-def cosines(both: np.ndarray) -> np.ndarray:
-    """The cosine of each pair: row i of the first half of ``both`` (2n, d) and row i of the second."""
-    both = both.astype(
-        np.float64
-    )  # in the middle layers the [CLS] vectors of all sentences are the same to five digits
-    u, v = np.split(both / np.linalg.norm(both, axis=1, keepdims=True), 2)
-    return (u * v).sum(axis=1)
-
-
-def head_scale(seed: int = 42, plateau: float | None = None) -> Panel:
-    """Drag the scale of a frozen head's weights, and see how low the loss can get with it.
-
-    Args:
-        seed: of the head.
-        plateau: a loss to draw as a line, such as the last of the published card.
-    """
-    scales = 2.0 ** np.arange(-2, 5)
-    proof, found = np.array([floors(seed, scale) for scale in scales]).T
-
-    def at(scale: float) -> float:
-        return float(np.interp(np.log2(scale), np.log2(scales), found))
-
-    def draw(scale: float) -> Axes:
-        ax = new_axes(None)
-        ax.plot(scales, found, color=BLUE, marker=".", label="lowest found, one premise for three labels")
-        ax.plot(scales, proof, "--", color=ORANGE, label="no embeddings get below")
-        ax.axhline(np.log(3), color=BLACK, lw=1, ls=":", label="guessing, ln 3")
-        if plateau is not None:
-            ax.axhline(plateau, color=BLACK, lw=1, ls="-.", label="the card's last loss")
-        ax.plot(scale, at(scale), "o", ms=12, color=BLUE, mec=BLACK, label="your head")
-        ax.set_xscale("log", base=2)
-        ax.set(
-            xlabel="scale of the head's weights (1: as it is initialised)", ylabel="loss (nats)", title=describe(scale)
-        )
-        ax.set_ylim(bottom=0)
-        ax.legend(fontsize=9)
-        return ax
-
-    def describe(scale: float) -> str:
-        return f"weights times {scale:.2g}: the loss gets down to {at(scale):.1f} at best"
-
-    return Panel(draw, {"scale": Slider("scale", -2, 4, 0.25, 1.0, logarithmic=True)}, describe)
-
-
-def floors(seed: int, scale: float) -> tuple[float, float]:
-    """For the head of that seed with its weights times ``scale``: the proven bound, and the lowest loss that descent finds."""
-    head = new_head(seed)
-    with torch.no_grad():
+def head_scale(plateau: float, seed: int = 42) -> Panel:
+    """Return a panel to scale the weights of a frozen head of that ``seed``, and see how low the loss can get with it."""
+    found = {}
+    for scale in (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0):
+        head = new_head(seed)
         head.weight.mul_(scale)
-    return cauchy_schwarz_bound(head), lowest_loss(head, shared_premise=True, restarts=2, steps=200)
+        found[scale] = cauchy_schwarz_bound(head), lowest_loss(head, shared_premise=True, restarts=2, steps=200)
+
+    def draw(scale: float) -> tuple:
+        ax = new_axes()
+        names = ["no embeddings get below", "lowest that descent finds"]
+        ax.semilogx(list(found), list(found.values()), base=2, label=names)
+        ax.axhline(np.log(3), color=BLACK, lw=1, ls=":", label="guessing, ln 3")
+        ax.axhline(plateau, color=BLACK, lw=1, ls="-.", label="the card's last loss")
+        ax.plot(scale, found[scale][1], "o", ms=14, mfc="none", mew=2, color=BLACK, label="your head")
+        words = f"weights times {scale:.2g}: the loss gets down to {found[scale][1]:.1f} at best"
+        return finish(ax, "scale of the head's weights (1: as it is initialised)", "loss (nats)", ylim=(0, None)), words
+
+    return Panel(draw, {"scale": ("SelectionSlider", {"value": 1.0, "options": list(found), "description": "scale"})})

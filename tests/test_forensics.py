@@ -2,12 +2,13 @@
 
 import math
 
+import forensics as script  # research/forensics.py
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from stlib import forensics
+from stlib import forensics, records
 from stlib.forensics import (
     AUTHOR_DISAGREES,
     HYPOTHESES,
@@ -16,31 +17,37 @@ from stlib.forensics import (
     curves,
     lowest_loss,
     new_head,
-    perturb,
-    record,
+    recorded,
     verdicts,
 )
 
 
 def test_hypotheses_change_what_they_say():
-    by_name = {hypothesis.name: hypothesis.recipe for hypothesis in HYPOTHESES}
-    card = by_name["card"]
-    assert by_name["head trained"].train_head
+    card = HYPOTHESES["card"]
+    assert HYPOTHESES["head trained"].train_head
     assert not card.train_head
-    assert by_name["warm-up 100"].warmup_steps == 100
+    assert HYPOTHESES["warm-up 100"].warmup_steps == 100
     for name in ("1e-5 over 500", "4e-5 over 2,000"):
-        slope = by_name[name].learning_rate / by_name[name].warmup_steps
+        slope = HYPOTHESES[name].learning_rate / HYPOTHESES[name].warmup_steps
         assert slope == pytest.approx(card.learning_rate / card.warmup_steps)
-    assert all(hypothesis.recipe.schedule_steps in (68_668, 68_672) for hypothesis in HYPOTHESES)
+    assert all(recipe.schedule_steps in (68_668, 68_672) for recipe in HYPOTHESES.values())
+
+
+def test_the_script_runs_the_hypotheses_as_recorded():
+    assert script.STEPS.keys() <= HYPOTHESES.keys()
+    assert [name for name in HYPOTHESES if script.noise(name)] == ["card, noisy labels", "head trained, noisy labels"]
+    for one in recorded():
+        assert one["noise"] == round(script.noise(one["hypothesis"]), 4)
+        assert one["steps"] <= script.STEPS.get(one["hypothesis"], 1_500)
 
 
 def test_perturbed_labels():
     labels = np.random.default_rng(0).integers(0, 3, 10_000)
-    changed = perturb(labels, AUTHOR_DISAGREES, seed=1)
+    changed = script.perturb(labels, AUTHOR_DISAGREES, seed=1)
     assert (changed != labels).mean() == pytest.approx(AUTHOR_DISAGREES, abs=1e-4)
     assert set(changed) == {0, 1, 2}
-    assert (perturb(labels, 0.1, 1) == perturb(labels, 0.1, 1)).all()
-    assert (perturb(labels, 0.1, 1) != perturb(labels, 0.1, 2)).any()
+    assert (script.perturb(labels, 0.1, 1) == script.perturb(labels, 0.1, 1)).all()
+    assert (script.perturb(labels, 0.1, 1) != script.perturb(labels, 0.1, 2)).any()
 
 
 def run(name, seed, losses):
@@ -127,7 +134,7 @@ def test_a_head_that_may_grow_has_no_such_bound():
 
 
 def test_the_record_says_how_it_was_made():
-    found = record()
+    found = records.load("forensics")
     assert found["command"].startswith("python research/forensics.py")
     for run in found["runs"]:
         assert {
@@ -152,7 +159,7 @@ def test_the_record_says_how_it_was_made():
 
 def test_the_cards_recipe_gives_the_cards_first_rows_and_the_others_do_not():
     """Steps 1-500 within 0.003 of the card, 501-1000 within 0.015; the rejected hypotheses more than five spreads off."""
-    table = verdicts(card_rows(curves(record()["runs"]))).set_index(["hypothesis", "row"])
+    table = verdicts(card_rows(curves(recorded()))).set_index(["hypothesis", "row"])
     assert abs(table.loc[("card", 500), "gap"]) < 0.003
     assert abs(table.loc[("card", 1_000), "gap"]) < 0.015
     for name in ("as printed", "warm-up 100", "head trained"):
@@ -178,7 +185,7 @@ def test_the_cost_table_has_means_and_spreads():
 
 
 def test_the_recorded_costs():
-    found = forensics.cost_record()
+    found = records.load("head_cost")
     assert found["command"].startswith("python research/head_cost.py")
     runs = pd.DataFrame(found["runs"])
     assert (runs.groupby("arm")["seed"].nunique() >= 3).all()

@@ -9,13 +9,20 @@ mpl.use("agg")
 import matplotlib.pyplot as plt
 
 from stlib import plots
-from stlib.plots import drawing
 
 
 @pytest.fixture(autouse=True)
 def close_figures():
     yield
     plt.close("all")
+
+
+def names(count):
+    return [f"series {number}" for number in range(count)]
+
+
+def each(count, value):
+    return dict.fromkeys(names(count), value)
 
 
 def labelled(ax):
@@ -33,13 +40,18 @@ def test_loss_curves_draw_the_numbers_given():
     assert {text.get_text() for text in ax.get_legend().get_texts()} == {"yours", "guessing: ln 3 = 1.099"}
 
 
-def test_running_mean_looks_back():
-    assert plots.running_mean(pd.Series([4.0, 2.0, 0.0]), 2).tolist() == [4.0, 3.0, 1.0]
+def test_a_smoothed_curve_looks_back_and_leaves_the_raw_one_visible():
+    curve = pd.DataFrame({"step": [1, 2, 3], "loss": [4.0, 2.0, 0.0]})
+    raw, mean, _ = plots.loss_curves({"yours": curve}, smooth=2).get_lines()
+    assert raw.get_ydata().tolist() == [4, 2, 0]
+    assert mean.get_ydata().tolist() == [4, 3, 1]
+    assert raw.get_color() == mean.get_color()
 
 
 def test_histograms_count_every_sentence():
     ax = plots.length_histograms({"premise": [5, 5, 7], "hypothesis": [3, 4]})
     assert labelled(ax)
+    assert [patch.get_data().values.sum() for patch in ax.patches] == [3, 2]
     assert len(ax.get_legend().get_texts()) == 4
 
 
@@ -197,23 +209,55 @@ def test_the_palette_can_be_told_apart(sight):
     matrix = np.array(DICHROMATS.get(sight, np.eye(3)))
     seen = {}
     for name in ("BLUE", "ORANGE", "GREEN", "RED", "SKY", "PURPLE", "YELLOW", "BLACK"):
-        rgb = np.array(mpl.colors.to_rgb(getattr(drawing, name)))
+        rgb = np.array(mpl.colors.to_rgb(getattr(plots, name)))
         seen[name] = lab(matrix @ np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4))
     pairs = {(a, b): np.linalg.norm(seen[a] - seen[b]) for a, b in itertools.combinations(seen, 2)}
     assert min(pairs.values()) > 9, min(pairs, key=pairs.get)
 
 
-def test_no_series_differs_by_its_colour_alone():
-    curve = pd.DataFrame({"step": [10, 20], "loss": [1.1, 0.9]})
-    table = pd.DataFrame({"n": [10, 30], "confidence": [0.5, 0.9], "accuracy": [0.4, 0.8]})
-    growing = pd.DataFrame({"pairs": [10, 100] * 3, "value": np.arange(6.0), "series": list("aabbcc")})
-    figures = [
-        plots.loss_curves({"a": curve, "b": curve, "c": curve}),
-        plots.reliability({"a": table, "b": table}),
-        plots.growth(growing, "points"),
-        plots.by_dimensions({name: {32: 60.0, 384: 80.0} for name in "abc"}),
-    ]
-    for ax in figures:
-        looks = [(line.get_linestyle(), line.get_marker()) for line in ax.get_lines() if line.get_label()[0] != "_"]
-        assert len(looks) >= 2
-        assert len(set(looks)) == len(looks), looks
+CURVE = pd.DataFrame({"step": [10, 20], "loss": [1.1, 0.9]})
+BINS = pd.DataFrame({"n": [10, 30], "confidence": [0.5, 0.9], "accuracy": [0.4, 0.8]})
+SCORES = pd.DataFrame({"task": "sts", "low": 1.0, "high": 3.0, "score": 2.0, "model": names(20)})
+HEADS = pd.MultiIndex.from_product([names(20), [1]], names=["hypothesis", "seed"])
+SERIES = {  # each figure that takes any number of series, with n of them
+    "loss_curves": lambda n: plots.loss_curves(each(n, CURVE)),
+    "schedules": lambda n: plots.schedules(each(n, [1.0, 2.0])),
+    "hypotheses": lambda n: plots.hypotheses(pd.DataFrame({500: 1.0}, HEADS[:n]), pd.Series({500: 1.1})),
+    "reliability": lambda n: plots.reliability(each(n, BINS)),
+    "growth": lambda n: plots.growth(pd.DataFrame({"pairs": 10, "value": 0.1, "series": names(n)}), "points"),
+    "by_dimensions": lambda n: plots.by_dimensions(each(n, {32: 60.0, 384: 80.0})),
+    "geometry": lambda n: plots.geometry(pd.DataFrame({"model": names(n), "uniformity": -3.0, "alignment": 0.2})),
+    "subset_changes": lambda n: plots.subset_changes(
+        pd.DataFrame({"name": "a", "model": names(n), "change": 1.0}), names(n)
+    ),
+    "roofline": lambda n: plots.roofline(
+        pd.DataFrame({"operation": names(n), "intensity": 1.0, "gflops": 1.0}), {"bandwidth": 1e9, "fp32": 1e9}
+    ),
+    "score_bars": lambda n: plots.score_bars(SCORES[:n], "score", "task", names(n), "points"),
+    "label_balance": lambda n: plots.label_balance(each(n, [50, 50]), ["yes", "no"]),
+    "length_histograms": lambda n: plots.length_histograms(each(n, [1, 2])),
+    "planes": lambda n: plots.planes({"x": np.ones((n, 2))}, np.arange(n), names(n))[-1],
+}
+
+
+@pytest.mark.parametrize("figure", SERIES)
+def test_every_series_is_drawn_however_many_there_are(figure):
+    legend = SERIES[figure](20).get_legend()
+    shown = {text.get_text().removesuffix(", mean") for text in legend.get_texts()}
+    assert set(names(20)) <= shown
+    assert len(legend.legend_handles) >= 20
+
+
+@pytest.mark.parametrize("figure", ["loss_curves", "hypotheses", "reliability", "growth", "by_dimensions", "geometry"])
+def test_no_series_differs_by_its_colour_alone(figure):
+    lines = [line for line in SERIES[figure](7).get_lines() if line.get_marker() not in ("", "None", "|", "_")]
+    looks = {(line.get_linestyle(), line.get_marker()) for line in lines}
+    assert len(looks) >= 7, looks
+
+
+@pytest.mark.parametrize("figure", SERIES)
+def test_no_legend_lies_on_the_data(figure):
+    ax = SERIES[figure](3)
+    ax.figure.canvas.draw()
+    inside = ax.get_window_extent().shrunk(0.99, 0.99)
+    assert not inside.overlaps(ax.get_legend().get_window_extent())

@@ -50,7 +50,7 @@ if importlib.util.find_spec("stlib") is None:
             raise RuntimeError("this notebook is alone: clone the course, and open it from the folder notebooks")
         subprocess.run(["git", "clone", "--quiet", "--depth", "1", REPOSITORY, str(course)], check=True)
     sys.path.insert(0, str(course))
-importlib.import_module("stlib.where").prepare(alone)"""
+importlib.import_module("stlib.setup").prepare(alone)"""
 
 
 def main() -> int:

@@ -147,9 +147,9 @@ def with_spread(found: pd.DataFrame, row: int) -> str:
 
 def head_cost() -> str:
     """What a frozen head cost, measure by measure."""
-    from stlib import forensics
+    from stlib import forensics, records
 
-    found = forensics.with_spread(forensics.cost_table(forensics.cost_record()))
+    found = forensics.with_spread(forensics.cost_table(records.load("head_cost")))
     return table(
         ["measure", *found.columns], [[name, *row] for name, row in zip(found.index, found.values, strict=True)]
     )

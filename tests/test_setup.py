@@ -1,30 +1,39 @@
-"""The set-up cell: it does nothing where the course is installed, and everything in an empty folder on a strange machine."""
+"""Set-up: it installs nothing where the course is installed, and everything in an empty folder on a strange machine."""
 
+import importlib
 import importlib.metadata
 import json
+import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import venv
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from stlib import where
+import stlib
 from stlib.errors import UsageError
+from stlib.plots import COLORS
 from tools import notebooks as tool
+
+setup = importlib.import_module("stlib.setup")  # the module: ``stlib.setup`` is its function
 
 ROOT = Path(__file__).resolve().parents[1]
 COURSE = tool.course_notebooks()
 ADDRESS = "https://github.com/someone/some-course"
+DEPENDENCIES = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
 
 
 @pytest.fixture(autouse=True)
 def own_machine(monkeypatch):
-    for variable in where.HOSTS:
+    for variable in setup.HOSTS:
         monkeypatch.delenv(variable, raising=False)
 
 
@@ -38,56 +47,83 @@ def tagged(notebook, tag: str) -> list[str]:
     return [cell.source for cell in notebook.cells if tag in cell.metadata.get("tags", [])]
 
 
+def test_nothing_but_the_standard_library_is_imported_before_anything_is_installed():
+    code = "import importlib; importlib.import_module('stlib.setup')"
+    done = subprocess.run([sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert not done.returncode, done.stderr
+
+
+def test_set_up_says_what_is_used_and_sets_the_look(capsys):
+    with plt.rc_context():
+        assert stlib.setup("small").name == "small"
+        assert plt.rcParams["axes.prop_cycle"].by_key()["color"] == COLORS
+        assert plt.rcParams["axes.grid"]
+    assert logging.getLogger("httpx").level == logging.ERROR
+    assert capsys.readouterr().out.startswith("profile small: data from ")
+
+
 def test_where_the_course_is_installed_nothing_is_done(capsys, monkeypatch):
-    monkeypatch.setattr(where, "install", lambda *_: pytest.fail("something was installed"))
-    where.prepare()
+    monkeypatch.setattr(setup, "install", lambda *_: pytest.fail("something was installed"))
+    setup.prepare()
     assert capsys.readouterr().out == "set-up: nothing to do, the course is installed here\n"
 
 
 def test_on_colab_what_is_there_is_kept(capsys, monkeypatch):
     asked = {}
-    monkeypatch.setattr(where, "install", lambda wanted, kept: asked.update(wanted=wanted, kept=kept))
+    monkeypatch.setattr(setup, "install", lambda wanted, kept: asked.update(wanted=wanted, kept=kept))
     monkeypatch.setenv("COLAB_RELEASE_TAG", "release-colab")
     monkeypatch.setenv("PYTHONPATH", "")  # prepare() adds to it
-    where.prepare()
-    assert asked["wanted"] == where.ranges(ROOT / "pyproject.toml")
+    setup.prepare()
+    assert asked["wanted"] == DEPENDENCIES
     assert asked["kept"]["torch"] == importlib.metadata.version("torch")
     assert capsys.readouterr().out.startswith("set-up on Colab: installed nothing; kept torch ")
     assert str(ROOT) in os.environ["PYTHONPATH"]
 
 
 def test_a_checkout_without_its_packages_says_so(monkeypatch):
-    monkeypatch.setattr(where, "installed", lambda: {"torch": "2.13.0"})
-    with pytest.raises(UsageError, match=r"sentence-transformers, .* missing here: start the course with make lab"):
-        where.prepare()
+    monkeypatch.setattr(setup, "installed", lambda: {"torch": "2.13.0"})
+    with pytest.raises(UsageError, match=r"^the course needs sentence-transformers>=.*: start it with make lab"):
+        setup.prepare()
 
 
-def test_a_package_that_is_too_old_is_named(monkeypatch):
-    there = where.installed()
-    monkeypatch.setattr(where, "installed", lambda: {**there, "sentence-transformers": "6.1.0"})
-    with pytest.raises(UsageError, match=r"^sentence-transformers>=6\.2 is missing here: start the course"):
-        where.prepare()
+@pytest.mark.parametrize("version", ["6.1.0", "7.0.0"])
+def test_a_package_that_is_too_old_or_too_new_is_named(monkeypatch, version):
+    there = setup.installed()
+    monkeypatch.setattr(setup, "installed", lambda: {**there, "sentence-transformers": version})
+    with pytest.raises(UsageError, match=r"^the course needs sentence-transformers>=6\.2,<7: start it with make lab"):
+        setup.prepare()
 
 
 @pytest.mark.parametrize(
-    ("requirement", "version", "old"),
+    ("requirement", "version", "met"),
     [
-        ("torch>=2.6", "2.13.0+cpu", False),
-        ("torch>=2.6", "2.5.1", True),
-        ("datasets>=4.1", "4", True),
-        ("datasets>=4.0", "4.0.0", False),
-        ("gt==0.1.0", "0.0.9", False),
-        ("torch>=2.6", None, False),
+        ("torch>=2.6", "2.13.0+cpu", True),
+        ("torch>=2.6", "2.5.1", False),
+        ("datasets>=4.1", "4", False),
+        ("datasets>=4.0", "4", True),
+        ("datasets>=4", "4.0.0", True),
+        ("sentence-transformers>=6.2,<7", "6.10", True),
+        ("sentence-transformers>=6.2,<7", "7", False),
+        ("gt==0.1.0", "0.1", True),
+        ("gt==0.1.0", "0.1.1", False),
     ],
 )
-def test_versions_are_compared_as_numbers(requirement, version, old):
-    assert where.is_too_old(requirement, version) == old
+def test_versions_are_compared_as_numbers(requirement, version, met):
+    name = requirement.split("=")[0].rstrip("<>=")
+    assert setup.is_met(requirement, {name: version}) == met
+    assert not setup.is_met(requirement, {})
+
+
+def test_every_requirement_is_of_the_kind_that_is_understood():
+    for text in DEPENDENCIES:
+        bound = rf"({'|'.join(setup.SIGNS)})[\d.]+"
+        assert re.fullmatch(rf"[\w-]+{bound}(,{bound})*", text), text
 
 
 def test_what_cannot_be_installed_is_one_sentence(monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     with pytest.raises(UsageError, match=r"pip could not install what the course needs: .*torch") as caught:
-        where.install(["torch>=999"], {"torch": importlib.metadata.version("torch")})
+        setup.install(["torch>=999"], {"torch": importlib.metadata.version("torch")})
     assert "\n" not in str(caught.value)
 
 
