@@ -20,12 +20,11 @@ from stlib import progress
 from stlib.base_model import quiet_loading
 from stlib.data import fingerprint
 from stlib.errors import UsageError
+from stlib.fast.packed import PRECISIONS, PackedEncoder, gradient_norm
+from stlib.fast.tokens import TokenisedPairs, tokenise, tokenizer_key
 from stlib.nli_classifier import load_head, save_head
-from stlib.pace import PRECISIONS
-from stlib.packed import PackedEncoder, gradient_norm
 from stlib.profiles import best_precision
 from stlib.recipes import Recipe, make_optimizer
-from stlib.tokens import TokenisedPairs, tokenise, tokenizer_key
 
 ENGINES = ("packed", "stock")
 KEPT = 2  # checkpoints
@@ -119,7 +118,7 @@ class PackedTrainer(NLITrainer):
     masks of its own, as in the library.
 
     Args:
-        tokens: the file of ``stlib.tokens.tokenise`` for ``train_dataset``; batches hold the rows that the library
+        tokens: the file of ``stlib.fast.tokens.tokenise`` for ``train_dataset``; batches hold the rows that the library
             would have drawn. ``train_dataset`` itself is read for the model card only.
         dtype: of the encoder's matrix products.
     """

@@ -16,11 +16,11 @@ from sentence_transformers import SentenceTransformer
 from torch import nn
 from transformers import set_seed
 
-from stlib import pace
 from stlib.base_model import hide_card_bar, load_base
 from stlib.card.model_card import describe_model, remember, with_effective_settings
 from stlib.data import fingerprint, nli, sts, train_split, unseen
 from stlib.errors import UsageError
+from stlib.fast import bench
 from stlib.losses import head_of, make_loss, prepare_encoder, training_rows
 from stlib.nli_classifier import NLIClassifier
 from stlib.profiles import (
@@ -497,10 +497,9 @@ def expectation(plan: Plan, model: SentenceTransformer) -> str:
     if plan.device != "cpu":
         return "the bar says how long it takes"
     settings = plan.settings
-    tokens = pace.tokens_per_row(plan.dataset, model.tokenizer) * plan.batch_size
-    weights = pace.linear_weights(model)
-    seconds = pace.expected_seconds(plan.last_step, tokens, weights, settings["engine"], settings["precision"])
-    return f"expect about {pace.in_words(seconds / settings['processes'])} on this machine"
+    rows = plan.last_step * plan.batch_size
+    seconds = bench.expected_seconds(model, plan.dataset, rows, settings["engine"], settings["precision"])
+    return f"expect about {bench.in_words(seconds / settings['processes'])} on this machine"
 
 
 def describe(plan: Plan, model: SentenceTransformer) -> str:

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from stlib import data, sources
+from stlib.fast.tokens import TokenisedPairs, tokenise
 from stlib.recipes import TRAINED_HEAD
-from stlib.tokens import TokenisedPairs, tokenise
 from stlib.trainer import PackedTrainer, PremisesTogether, has_dropout, premises_together
 from stlib.training import train
 from tests.conftest import weights
