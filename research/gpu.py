@@ -27,8 +27,9 @@ try:
     import pytest
     import torch
 
-    from stlib import base_model, bench, data, forensics, records, sources
+    from stlib import base_model, data, forensics, records, sources
     from stlib.errors import UsageError
+    from stlib.fast import bench
     from stlib.profiles import describe_device, runs_folder
     from stlib.runs import read_json, versions, write_json
     from stlib.training import train
@@ -180,7 +181,7 @@ def run_bench(options, batch: int, added: str | None = None) -> dict:
 
 
 def tuned_library(name: str, dry: bool):
-    """Return a context in which a turn of ``stlib.bench`` uses what ``name`` asks for and a ``Variant`` cannot say."""
+    """Return a context in which a turn of ``stlib.fast.bench`` uses what ``name`` asks for and a ``Variant`` cannot say."""
     torch.compiler.reset()  # after some compilations of one function, torch would go on without compiling
     if name == FLASH:
         return mock.patch.object(bench, "load_base", lambda device: unpadded(base_model.load_base(device)))

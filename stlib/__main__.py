@@ -245,10 +245,11 @@ def run_card(options) -> None:
 
 
 def run_bench(options) -> None:
-    from stlib import bench, data, sources
-    from stlib.profiles import get_profile
+    from stlib import data, sources
+    from stlib.fast import bench
+    from stlib.profiles import describe_device, get_profile
     from stlib.recipes import get_recipe
-    from stlib.runs import write_json
+    from stlib.runs import versions, write_json
 
     if options.steps <= bench.SKIPPED or options.rounds < 1:
         raise_usage(
@@ -256,15 +257,25 @@ def run_bench(options) -> None:
         )
     profile = get_profile(profile_name(options))
     source, split = sources.get_source(options.data, profile), options.nli_split or data.train_split(profile)
-    recipe = get_recipe(options.recipe) if options.recipe else None
-    result = bench.run(data.nli(split, source), options.steps, options.rounds, str(source), split, recipe)
-    print("\n" + bench.table(result))
+    recipe = get_recipe(options.recipe) if options.recipe else bench.LIBRARY_DEFAULTS
+    variants, pairs = bench.BOTH_ENGINES if options.recipe else bench.VARIANTS, data.nli(split, source)
+    table = bench.compare(pairs, options.steps, options.rounds, variants, print, recipe)
+    print("\n" + table.to_string(index=False))
     if options.json:
         where = f" --data DATA_FOLDER --nli-split {split}" if source.kind == "folder" else ""
         only = f" --recipe {options.recipe}" if options.recipe else ""
-        command = f"python -m stlib bench --steps {options.steps} --rounds {options.rounds}{only}{where}"
+        result = {
+            "what": f"recipe {recipe.name}, training steps of {bench.BATCH} pairs, {options.rounds} rounds of {options.steps} "
+            f"steps; the first {bench.SKIPPED} of a turn not timed",
+            "command": f"python -m stlib bench --steps {options.steps} --rounds {options.rounds}{only}{where}",
+            "data": f"{len(pairs):,} pairs: {split} from {source}",
+            "data_fingerprint": data.fingerprint(pairs),
+            "hardware": describe_device(),
+            "versions": versions(),
+            "rows": table.to_dict("records"),
+        }
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        write_json(options.json, {"command": command, **result})
+        write_json(options.json, result)
 
 
 def raise_usage(text: str) -> None:

@@ -13,14 +13,13 @@ from sentence_transformers import SentenceTransformer
 from torch import nn
 from transformers import PrinterCallback, set_seed
 
-from stlib import pace
 from stlib.base_model import hide_card_bar, load_base, quiet_loading
 from stlib.card.model_card import describe_model, remember, with_effective_settings
 from stlib.configure import configure
 from stlib.data import nli
 from stlib.fast.trainer import PackedTrainer
 from stlib.nli_classifier import NLIClassifier, load_encoder
-from stlib.packed import PackedEncoder
+from stlib.fast.packed import PackedEncoder
 from stlib.recipes import Recipe, head_of, make_loss, make_optimizer, prepare_encoder
 from stlib.runs import (
     MACHINE,
@@ -49,7 +48,7 @@ from stlib.settings import (
     runs_folder,
 )
 from stlib.sources import get_source
-from stlib.tokens import tokenise, tokenizer_key
+from stlib.fast.tokens import tokenise, tokenizer_key
 from stlib.trainer import KEPT, NLITrainer, ProgressBar, StopAfter, difference_between_processes, training_arguments
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from stlib import data, sources
+from stlib.fast.tokens import TokenisedPairs, tokenise
 from stlib.fast.trainer import PackedTrainer, has_dropout
 from stlib.recipes import TRAINED_HEAD
-from stlib.tokens import TokenisedPairs, tokenise
 from stlib.train import train
 from stlib.trainer import PremisesTogether, premises_together
 from tests.conftest import weights

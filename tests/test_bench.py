@@ -1,13 +1,15 @@
 """The benchmark measures what it says, and the records that the course ships say how they were made."""
 
-import functools
 import json
+import time
 from importlib.resources import files
 
 import pytest
+import torch
 
-from stlib import bench, data, sources
+from stlib import data, records, sources
 from stlib.__main__ import main
+from stlib.fast import bench
 from stlib.recipes import get_recipe
 from stlib.runs import load_encoder
 
@@ -18,32 +20,83 @@ def record(name):
     return json.loads((files("stlib.records") / name).read_text(encoding="utf-8"))
 
 
-def test_two_variants_take_turns_on_the_same_batches(monkeypatch):
+@pytest.fixture
+def small(monkeypatch, tiny_model):
+    """Turns of eight pairs on the tiny encoder."""
     monkeypatch.setattr(bench, "BATCH", 8)
-    pairs = data.nli("validation[:48]", sources.Source("mini"))
-    said, variants = [], (bench.VARIANTS[0], bench.VARIANTS[-1])
-    table = bench.compare(pairs, steps=5, rounds=1, variants=variants, progress=said.append)
-    assert table["variant"].tolist() == ["stock", "packed, bf16"]
-    assert len(said) == 2
-    stock, packed = table.to_dict("records")
-    assert stock["times_stock"] == 1.0
-    assert packed["times_stock"] == pytest.approx(stock["seconds_a_step"] / packed["seconds_a_step"], rel=0.02)
-    assert abs(packed["loss_gap"]) < 0.05  # dropout differs, the batches do not: nearly the same loss
-    for row in (stock, packed):
-        assert row["pairs_a_second"] == pytest.approx(8 / row["seconds_a_step"], rel=0.02, abs=0.51)  # rounded
-        assert 0 < row["share_of_product_rate"] < 1.5
-        assert row["product_gflops"] > 1
-
-
-def test_both_engines_train_a_recipe(monkeypatch, tiny_model):
     monkeypatch.setattr(bench, "load_base", lambda device: load_encoder(tiny_model, device))
-    monkeypatch.setattr(bench, "product_rate", functools.partial(bench.product_rate, repeats=2))
-    pairs = data.nli("validation[:192]", sources.Source("mini"))
-    result = bench.run(pairs, 5, 1, "mini", "validation[:192]", get_recipe("card"), progress=lambda line: None)
-    assert [row["variant"] for row in result["rows"]] == ["stock", "stock, bf16", "packed, fp32", "packed, bf16"]
-    assert result["what"].startswith("recipe card, training steps of 32 pairs")
-    assert max(abs(row["loss_gap"]) for row in result["rows"]) < 0.02
-    assert "packed, bf16" in bench.table(result)
+    return data.nli("validation[:48]", sources.Source("mini"))
+
+
+@pytest.mark.parametrize("recipe", ["card", None])
+def test_variants_take_turns_on_the_same_batches(small, recipe):
+    said, recipe = [], get_recipe(recipe) if recipe else bench.LIBRARY_DEFAULTS
+    table = bench.compare(small, 6, 2, bench.VARIANTS, said.append, recipe)
+    assert table["variant"].tolist() == [variant.name for variant in bench.VARIANTS]
+    assert len(said) == 2 * len(bench.VARIANTS)
+    assert said[len(bench.VARIANTS)].startswith("round 2, stock, one pass: ")
+    assert table["times_stock"][0] == 1.0
+    assert (table["lowest"] <= table["times_stock"]).all()
+    assert (table["times_stock"] <= table["highest"]).all()
+    assert table["loss"].max() - table["loss"].min() < 0.05  # dropout differs, the batches do not
+
+
+def test_columns_in_one_pass_only_if_asked(small, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(bench, "embed_columns", lambda *a, separate_first, **k: asked.append(separate_first) or 1 / 0)
+    for variant in bench.VARIANTS[:2]:
+        with pytest.raises(ZeroDivisionError):
+            bench.one_turn(variant, small, 6, 0, tmp_path)
+    assert asked == [True, False]
+
+
+def test_the_fastest_of_several_calls_counts():
+    waits = iter([0.05] * 3 + [0.01] * 100)
+    assert 0.01 <= bench.fastest(lambda: time.sleep(next(waits))) < 0.02
+
+
+def test_operations_are_sorted_by_kind():
+    names = {"aten::addmm": "matrix products", "aten::bmm": "attention", "aten::lt": "dropout and random numbers",
+             "aten::_fused_adamw_": "optimizer and clipping", "aten::gelu_backward": "LayerNorm and GELU",
+             "aten::copy_": "copies, fills, gathers", "aten::add_": "sums and products by element",
+             "aten::alias": "the rest"}  # fmt: skip
+    assert {name: bench.kind_of(name) for name in names} == names
+
+
+def test_the_expected_time_grows_with_the_work(monkeypatch, tiny):
+    monkeypatch.setattr(bench, "product_rate", {torch.float32: 1e11, torch.bfloat16: 4e11}.get)
+    pairs = data.nli("train[:64]", sources.Source("mini"))
+    ids = tiny.tokenizer([*pairs["sentence_0"], *pairs["sentence_1"]])["input_ids"]
+    weights = sum(module.weight.numel() for module in tiny.modules() if isinstance(module, torch.nn.Linear))
+    work = 100 * 6 * weights * sum(map(len, ids)) / 64
+    one = bench.expected_seconds(tiny, pairs, 100, "packed", "fp32")
+    shares = {row["variant"]: row["share_of_product_rate"] for row in records.load("bench_cpu")["rows"]}
+    assert one == pytest.approx(work / 1e11 / shares["packed, fp32"])
+    assert bench.expected_seconds(tiny, pairs, 200, "packed", "fp32") == pytest.approx(2 * one)
+    assert bench.expected_seconds(tiny, pairs, 100, "packed", "bf16") < one
+    assert bench.expected_seconds(tiny, pairs, 100, "stock", "fp32") > one
+
+
+def test_measuring_leaves_the_random_numbers_alone_and_is_done_once():
+    bench.product_rate.cache_clear()
+    state = torch.get_rng_state()
+    assert bench.product_rate(torch.float32, rows=16) > 1e8
+    assert torch.equal(torch.get_rng_state(), state)
+    assert bench.product_rate(torch.float32, rows=16) == bench.product_rate(torch.float32, rows=16)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.3, "5 seconds"), (38, "40 seconds"), (89, "90 seconds"), (95, "2 minutes"), (5_000, "83 minutes"), (16_200, "4.5 hours")],
+)  # fmt: skip
+def test_a_duration_in_words(seconds, words):
+    assert bench.in_words(seconds) == words
+
+
+def test_two_steps_take_seconds(base):
+    """Of the base model, whatever else the machine does."""
+    pairs = data.nli("train[:64]", sources.Source("mini"))
+    assert bench.expected_seconds(base, pairs, 64, "packed", "fp32") < 60
 
 
 def test_the_weights_in_products_are_those_of_the_base_model(base):
@@ -68,7 +121,7 @@ def test_a_record_says_how_it_was_made(name):
 
 
 def test_the_records_of_the_course_are_there():
-    assert {"bench_cpu.json", "engine_equality.json", "growing.json"} <= set(RECORDS)
+    assert {"bench_cpu.json", "engine_choice.json", "engine_equality.json", "growing.json"} <= set(RECORDS)
     rows = {row["variant"]: row for row in record("bench_cpu.json")["rows"]}
     assert set(rows) == {variant.name for variant in bench.VARIANTS}
     equality = record("engine_equality.json")

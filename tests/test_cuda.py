@@ -18,8 +18,7 @@ from safetensors.torch import load_file
 
 from stlib import profiles
 from stlib.base_model import load_base
-from stlib.pace import PRECISIONS
-from stlib.packed import Masks, PackedEncoder, Packing
+from stlib.fast.packed import PRECISIONS, Masks, PackedEncoder, Packing
 from stlib.recipes import CARD
 from stlib.training import train
 from tests.conftest import weights

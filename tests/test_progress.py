@@ -1,16 +1,13 @@
-"""Bars and expected times: what a reader sees while something works."""
+"""Bars: what a reader sees while something works."""
 
 import re
 import subprocess
 import sys
 
 import pytest
-import torch
 
-from stlib import pace, progress
-from stlib.data import nli
+from stlib import progress
 from stlib.encoding import EncodeOnce
-from stlib.sources import Source
 
 
 @pytest.fixture
@@ -48,50 +45,6 @@ def test_no_bar_where_they_are_off(monkeypatch, shown):
     assert progress.disabled()
     assert list(progress.bar(range(3), delay=0)) == [0, 1, 2]
     assert shown() == ""
-
-
-def test_the_rate_of_products_is_measured_once_per_session(monkeypatch):
-    calls = []
-    monkeypatch.setattr(pace, "product_rate", lambda *arguments, **options: calls.append(arguments) or 1e9)
-    pace.session_rate.cache_clear()
-    assert [pace.session_rate("fp32"), pace.session_rate("fp32")] == [1e9, 1e9]
-    assert calls == [(torch.float32, pace.ROWS, "cpu")]
-    pace.session_rate.cache_clear()
-
-
-def test_measuring_leaves_the_random_numbers_alone():
-    pace.session_rate.cache_clear()
-    torch.manual_seed(0)
-    expected = torch.rand(3)
-    torch.manual_seed(0)
-    assert pace.session_rate("fp32") > 1e8
-    assert torch.equal(torch.rand(3), expected)
-
-
-def test_the_expected_time_grows_with_the_work(monkeypatch):
-    monkeypatch.setattr(pace, "session_rate", {"fp32": 1e11, "bf16": 4e11}.get)
-    one = pace.expected_seconds(100, 900, pace.WEIGHTS, "packed", "fp32")
-    assert one == pytest.approx(100 * 6 * pace.WEIGHTS * 900 / 1e11 / 0.708)  # the share of products on record
-    assert pace.expected_seconds(200, 900, pace.WEIGHTS, "packed", "fp32") == pytest.approx(2 * one)
-    assert pace.expected_seconds(100, 450, pace.WEIGHTS, "packed", "fp32") == pytest.approx(one / 2)
-    assert pace.expected_seconds(100, 900, pace.WEIGHTS, "packed", "bf16") < one
-    assert pace.expected_seconds(100, 900, pace.WEIGHTS, "stock", "fp32") > one
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [(0.3, "5 seconds"), (38, "40 seconds"), (89, "90 seconds"), (95, "2 minutes"), (5_000, "83 minutes"), (16_200, "4.5 hours")],
-)  # fmt: skip
-def test_a_duration_in_words(seconds, words):
-    assert pace.in_words(seconds) == words
-
-
-def test_weights_and_tokens_are_counted(base):
-    assert pace.linear_weights(base) == pace.WEIGHTS + 384 * 384  # BERT's own pooler, which no step uses
-    pairs = nli("train[:64]", Source("mini"))
-    ids = base.tokenizer([*pairs["sentence_0"], *pairs["sentence_1"]])["input_ids"]
-    assert pace.tokens_per_row(pairs, base.tokenizer) == sum(map(len, ids)) / 64
-    assert pace.tokens_per_row(pairs, base.tokenizer, sample=8) != pace.tokens_per_row(pairs, base.tokenizer)
 
 
 def test_encoding_shows_its_batches(base, monkeypatch, shown):

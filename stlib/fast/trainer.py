@@ -10,8 +10,8 @@ from datasets import Dataset
 from torch import nn
 from torch.utils.data import DataLoader
 
-from stlib.packed import PackedEncoder, gradient_norm
-from stlib.tokens import TokenisedPairs
+from stlib.fast.packed import PackedEncoder, gradient_norm
+from stlib.fast.tokens import TokenisedPairs
 from stlib.trainer import NLITrainer
 
 

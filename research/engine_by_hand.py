@@ -1,157 +1,17 @@
-"""The fast path: all sentences of a batch in one pass, without padding, in the processor's fastest number format.
+"""The packed encoder with its backward pass written out by hand, operation by operation, as ``engine_choice.py`` measures it.
 
-The library pads every sentence to the longest of its column and runs one pass a column. Here the tokens of all
-sentences lie one after another as the rows of one matrix, so that every matrix product works on real tokens only.
-Attention is the one place where a token has to know its sentence: there, sentences of similar length are laid out as
-blocks. The idea is that of variable-length attention (Zeng et al. 2022, ByteTransformer, arXiv 2210.03052).
-
-The weights are the model's own parameters, the forward pass is BERT's, and the backward pass is written out by hand,
-operation by operation. ``tests/test_packed.py`` holds both against the library.
+It is what autograd is compared with: no operation too many, no memory taken twice.
 """
 
-import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
-import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import Tensor, distributed, nn
 
-from stlib.errors import UsageError
+from stlib.fast.packed import Masks, Packing
 
-# Attention blocks have a multiple of so many positions: softmax over other widths falls off torch's vectorised path.
-BLOCK_MULTIPLE = 16
-# Packed rows are filled up to a multiple of this with spare rows (under 2 % at batch 32): for each new number of rows,
-# oneDNN first compiles kernels, which takes longer than to run them.
-ROW_MULTIPLE = 32
-NORM_BLOCK = 4_096  # numbers whose squares are summed in float32
 aten = torch.ops.aten
-
-
-class Block(NamedTuple):
-    """Sentences whose attention is computed together: ``count`` of them, each on ``length`` positions."""
-
-    count: int
-    length: int
-    rows: slice  # its part of the rows of one of query, key, value: count x heads x length
-    cells: slice  # its part of the attention probabilities: count x heads x length x length
-    bias: Tensor  # 0 at a sentence's own tokens, minus infinity elsewhere; (count x heads, 1, length)
-
-
-class Packing:
-    """Where each token of a batch lies: in the packed matrix, and in the blocks of attention.
-
-    Args:
-        lengths: tokens of each sentence, n whole numbers above zero.
-        heads: attention heads of the encoder.
-        device: where the index tensors go.
-    """
-
-    def __init__(self, lengths: Sequence[int], heads: int, device: torch.device | str = "cpu"):
-        lengths = np.asarray(lengths, dtype=np.int64)
-        self.tokens = int(lengths.sum())
-        self.rows = (self.tokens // ROW_MULTIPLE + 1) * ROW_MULTIPLE  # one spare row at least
-        widths = -(-lengths // BLOCK_MULTIPLE) * BLOCK_MULTIPLE
-        order = np.argsort(widths, kind="stable")  # sentences of one block lie side by side
-        self.lengths = lengths[order]
-        starts = np.cumsum(self.lengths) - self.lengths
-        positions = np.arange(self.tokens) - np.repeat(starts, self.lengths)
-        given = np.cumsum(lengths) - lengths  # where each sentence starts in the order given
-        source = np.repeat(given[order], self.lengths) + positions
-
-        query, to_blocks, to_tokens = [], [], np.zeros((self.rows, heads), dtype=np.int64)
-        self.blocks, row, cell = [], 0, 0
-        head = np.arange(heads)
-        for width in np.unique(widths):
-            members = np.flatnonzero(widths[order] == width)
-            place = np.arange(width)
-            inside = place < self.lengths[members, None]  # (count, width)
-            token = np.where(inside, starts[members, None] + place, self.tokens)  # a spare row where there is no token
-            index = token[:, None, :] * heads + head[:, None]  # (count, heads, width)
-            to_blocks.append(index.ravel())
-            query.append((token[:, None, :] * 3 * heads + head[:, None]).ravel())
-            here = row + np.arange(index.size).reshape(index.shape)
-            to_tokens[token[inside]] = here.transpose(0, 2, 1)[inside]
-            bias = np.where(inside, 0.0, -np.inf).astype(np.float32).repeat(heads, axis=0)[:, None, :]
-            rows, cells = slice(row, row + index.size), slice(cell, cell + index.size * int(width))
-            self.blocks.append(
-                Block(len(members), int(width), rows, cells, torch.from_numpy(bias).to(device, non_blocking=True))
-            )
-            row, cell = rows.stop, cells.stop
-        self.block_rows, self.cells = row, cell
-
-        def tensor(array: np.ndarray) -> Tensor:
-            return torch.from_numpy(np.ascontiguousarray(array)).to(device, non_blocking=True)
-
-        query = np.concatenate(query)
-        self.source = tensor(source)  # packed token -> token in the order given
-        self.positions = tensor(np.concatenate([positions, np.zeros(self.rows - self.tokens, dtype=np.int64)]))
-        self.qkv_to_blocks = tensor(np.concatenate([query, query + heads, query + 2 * heads]))
-        self.to_blocks = tensor(np.concatenate(to_blocks))
-        self.to_tokens = tensor(to_tokens.ravel())
-        self.qkv_to_tokens = tensor((to_tokens[:, None, :] + np.arange(3)[:, None] * row).ravel())
-        means = np.zeros((len(lengths), self.rows), dtype=np.float32)
-        sentence = np.repeat(order, self.lengths)
-        means[sentence, np.arange(self.tokens)] = 1 / lengths[sentence]
-        self.means = tensor(means)  # times the packed matrix: mean pooling, in the order given
-
-    def pack(self, ids: Tensor) -> Tensor:
-        """The token ids of the batch, one sentence after another, as packed rows; spare rows get id 0, [PAD]."""
-        return nn.functional.pad(ids.index_select(0, self.source), (0, self.rows - self.tokens))
-
-
-class Masks:
-    """The dropout masks of one training step; None where the probability p is 0.
-
-    On a processor, torch's own generator takes longer than a matrix product. numpy's SFC64 is ten times as fast; with
-    16 random bits a value, p is exact to 1/65,536. It is seeded from torch's generator, so that a run is decided by
-    torch's seed and resumes exactly.
-
-    Attributes:
-        hidden: (2 x layers + 1, rows, d), for the embedding layer and for the two outputs of each layer: 1, or 0 with
-            probability p. What is kept is scaled by ``scale``, 1 / (1 - p), where more digits are at hand.
-        attention: (layers, cells), for the attention probabilities of each layer: 1 / (1 - p), or 0.
-    """
-
-    def __init__(self, packing: "Packing", layers: int, size: int, p: tuple[float, float], dtype: torch.dtype):
-        device = packing.positions.device
-        bits = np.random.SFC64(int(torch.randint(2**31, ()))) if device.type == "cpu" else None
-        self.scale = 1 / (1 - p[0])
-        self.hidden = draw((2 * layers + 1, packing.rows, size), p[0], dtype, device, bits)
-        self.attention = draw((layers, packing.cells), p[1], torch.float32, device, bits)
-        if self.attention is not None:
-            self.attention.mul_(1 / (1 - p[1]))
-
-    def of_layer(self, number: int) -> tuple[Tensor | None, Tensor | None, Tensor | None, float]:
-        """For one layer: of the attention probabilities, of its two outputs, and the scale of the latter."""
-        attention = None if self.attention is None else self.attention[number]
-        hidden = (None, None) if self.hidden is None else (self.hidden[2 * number + 1], self.hidden[2 * number + 2])
-        return attention, *hidden, self.scale
-
-
-def draw(shape: tuple[int, ...], p: float, dtype: torch.dtype, device: torch.device, bits) -> Tensor | None:
-    """0 with probability p, else 1: from the bit generator ``bits``, or from torch's own where that is None."""
-    if p == 0:
-        return None
-    keep = torch.empty(shape, dtype=dtype, device=device)
-    if bits is None:
-        return keep.bernoulli_(1 - p)
-    values = math.prod(shape)
-    random = torch.from_numpy(bits.random_raw(-(-values // 4)).view(np.int16)[:values]).view(shape)
-    return torch.lt(random, round((1 - p) * 65_536) - 32_768, out=keep)
-
-
-def gradient_norm(flat: Tensor) -> Tensor:
-    """Return the Euclidean norm of all numbers of a float32 vector, a scalar tensor, float64.
-
-    One float32 sum over 22.7 million squares loses up to four digits, depending on the processor's kernel. So blocks
-    are summed in float32, and their norms in float64.
-    """
-    whole = flat[: len(flat) // NORM_BLOCK * NORM_BLOCK].view(-1, NORM_BLOCK)
-    norms = torch.linalg.vector_norm(whole, dim=1), torch.linalg.vector_norm(flat[whole.numel() :])[None]
-    return torch.linalg.vector_norm(torch.cat(norms).cpu().double())  # on the processor: some GPUs have no float64
 
 
 def times_(values: Tensor, mask: Tensor | None) -> Tensor:
@@ -339,22 +199,18 @@ class Layer(torch.autograd.Function):
         return d_sum1.add_(d_qkv @ w.qkv.product), None, None, None
 
 
-class PackedEncoder:
+class EncoderByHand:
     """Embeds sentences with the weights of a ``SentenceTransformer``, packed, with gradients for its parameters.
 
     Args:
-        model: a BERT encoder with mean pooling; any modules after the pooling (here: Normalize) run as they are.
+        model: as for ``PackedEncoder``.
         dtype: of the matrix products; the parameters themselves stay float32.
 
     Attributes:
         gradients: all gradients of the encoder in one flat float32 buffer. The parameters' ``grad`` are views of it.
-
-    Raises:
-        UsageError: the model is built differently.
     """
 
     def __init__(self, model: SentenceTransformer, dtype: torch.dtype = torch.float32):
-        self.check(model)
         bert = model[0].auto_model
         self.model, self.bert = model, bert
         embeddings, layers = bert.embeddings, bert.encoder.layer
@@ -375,15 +231,6 @@ class PackedEncoder:
         )
         self.kind, self.norm = make([embeddings.token_type_embeddings.weight]), Norm(embeddings.LayerNorm, make)
         self.layers = [LayerWeights(layer, make) for layer in layers]
-
-    @staticmethod
-    def check(model: SentenceTransformer) -> None:
-        """Raise UsageError for a model that this engine is not proven on."""
-        bert = getattr(model[0], "auto_model", None)
-        if type(bert).__name__ != "BertModel" or bert.config.hidden_act != "gelu":
-            raise UsageError("the packed engine knows BERT encoders with gelu only: use --engine stock for this model")
-        if not isinstance(model[1], Pooling) or model[1].pooling_mode != "mean":
-            raise UsageError("the packed engine knows mean pooling only: use --engine stock for this model")
 
     def refresh(self) -> None:
         """Copy the parameters, which the optimizer has changed, into the format of the products."""
