@@ -1,7 +1,11 @@
-"""Settings of the site that ``make book`` builds. The pages come from ``tools/book.py``."""
+"""Settings of the site that ``make book`` builds from the README, the notebooks with their outputs and the other pages."""
 
+import re
+import shutil
 import tomllib
 from pathlib import Path
+
+from docutils import nodes
 
 ROOT = Path(__file__).resolve().parents[1]
 REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["course"]["repository"]
@@ -10,10 +14,12 @@ project = "Fine-tune sentence embeddings"
 html_title = project
 language = "en"
 extensions = ["myst_nb", "sphinx-mathjax-offline"]  # formulas need no connection
+root_doc = "README"
+include_patterns = ["*.md", "notebooks/*.ipynb", "notebooks/*.md", "notebooks/solutions/*.ipynb", "docs/*.md"]
+exclude_patterns = [".*", "build", "runs", "stlib", "tests", "tools", "research", "**/.ipynb_checkpoints"]
 nb_execution_mode = "off"  # the committed outputs are tested where they are made
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
-exclude_patterns = ["build"]
 suppress_warnings = ["myst.header", "mystnb.unknown_mime_type"]
 html_theme = "sphinx_book_theme"
 html_theme_options = {
@@ -25,8 +31,68 @@ html_theme_options = {
     "pygments_dark_style": "a11y-high-contrast-dark",
     **({"repository_url": REPOSITORY, "use_repository_button": True} if REPOSITORY else {}),
 }
-templates_path = [str(ROOT / "docs" / "templates")]
+templates_path = ["templates"]
 html_sidebars = {"**": ["home.html", "search-button-field.html", "sbt-sidebar-nav.html"]}
 html_copy_source = False
 html_show_sourcelink = False
 html_static_path = []
+CONTENTS = """
+```{toctree}
+:hidden:
+:glob:
+:caption: Notebooks
+
+notebooks/0*
+notebooks/1*
+```
+```{toctree}
+:hidden:
+:glob:
+:caption: Solutions
+
+notebooks/solutions/*
+```
+```{toctree}
+:hidden:
+:glob:
+:caption: More
+
+notebooks/glossary
+CONTRIBUTING
+CHANGELOG
+docs/*
+```
+"""
+
+
+def setup(app) -> None:
+    app.connect("source-read", add_contents)
+    app.connect("doctree-read", make_accessible)
+    app.connect("build-finished", write_index)
+
+
+def add_contents(app, page: str, content: list[str]) -> None:
+    """Add the tables of contents, which make the side bar, to the first page: a reader on GitHub would see their source."""
+    if page == root_doc:
+        content[0] += CONTENTS
+
+
+def make_accessible(app, doctree) -> None:
+    """Give each figure the text below it as its alt text, and empty corners of tables no heading."""
+    silent = []
+    for node in list(doctree.findall()):
+        if isinstance(node, nodes.image) and not node.get("alt"):
+            silent.append(node)
+        elif isinstance(node, nodes.paragraph) and node.astext().startswith("Figure: "):
+            for image in silent:
+                image["alt"] = re.sub(r"\s+", " ", node.astext()).removeprefix("Figure: ")
+            silent = []
+        elif isinstance(node, nodes.raw):
+            text = node.astext().replace("<th></th>", "<td></td>")
+            node.children = [nodes.Text(text)]
+
+
+def write_index(app, error) -> None:
+    """Let the site's address open the README."""
+    if error is None and app.builder.name == "html":
+        shutil.copy(app.outdir / "README.html", app.outdir / "index.html")

@@ -11,7 +11,7 @@ import json
 import shutil
 from pathlib import Path
 
-from long_runs import kept, record, run_name
+from frame import kept, record, run_name
 
 SOUPS = {"ranking_soup": "ranking", "ranking_matryoshka_soup": "ranking_matryoshka"}
 MEMBERS = 8  # runs that a soup averages: eight times one pass, where ranking_long takes eight passes
@@ -49,7 +49,6 @@ def main() -> None:
     from contest import Judge
 
     from stlib.base_model import load_base
-    from stlib.runs import write_json
 
     judge = Judge(source, load_base(), nli(options.nli_split, source))
     base = scored(folder / "base.json", judge, load_base)
@@ -69,7 +68,7 @@ def main() -> None:
             "on one thread each, beside other work, so that seconds are no timings"
         )
         command = f"python research/better_recipes.py --data DATA_FOLDER --nli-split {options.nli_split}"
-        write_json(options.json, record(about, command, rows, rows[0]["data_fingerprint"], base=base))
+        record(options.json, about, command, rows, base=base)
 
 
 def train_one(recipe: str, seed: int, out: Path, options: argparse.Namespace) -> None:

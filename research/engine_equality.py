@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from frame import record
 
 
 def main() -> None:
@@ -21,8 +22,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--json", type=Path, required=True)
     options = parser.parse_args()
-    from stlib.profiles import best_device, best_precision, describe_device
-    from stlib.runs import versions, write_json
+    from stlib.profiles import best_device, best_precision
 
     precisions = {"stock": "fp32", "packed": best_precision(best_device())}
     runs = [
@@ -35,19 +35,15 @@ def main() -> None:
     command = (
         f"python research/engine_equality.py --data DATA_FOLDER --nli-split {options.nli_split} --steps {options.steps}"
     )
-    write_json(
+    record(
         options.json,
-        {
-            "what": f"mean training loss over the first {options.steps} steps of the card's recipe, batch 32",
-            "command": command,
-            "data_fingerprint": runs[0]["data_fingerprint"],
-            "hardware": describe_device(),
-            "versions": versions(),
-            "precision": precisions,
-            "gaps": [round(gap, 5) for gap in gaps],
-            "mean_gap": round(float(np.mean(gaps)), 5),
-            "runs": runs,
-        },
+        f"mean training loss over the first {options.steps} steps of the card's recipe, batch 32",
+        command,
+        runs,
+        data_fingerprint=runs[0]["data_fingerprint"],
+        precision=precisions,
+        gaps=[round(gap, 5) for gap in gaps],
+        mean_gap=round(float(np.mean(gaps)), 5),
     )
     print(f"packed less stock: {', '.join(f'{gap:+.4f}' for gap in gaps)}, mean {np.mean(gaps):+.4f}")
 

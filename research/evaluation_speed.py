@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from frame import record
 
 NLI_SPLIT = "validation"  # what the fresh head is trained on
 
@@ -29,8 +30,7 @@ def main() -> None:
     from stlib.base_model import load_base
     from stlib.nli_classifier import NLIClassifier
     from stlib.probes import PROTOCOLS
-    from stlib.profiles import PROFILES, describe_device
-    from stlib.runs import versions, write_json
+    from stlib.profiles import PROFILES
 
     source = sources.Source("folder", Path(options.data))
     everything = PROFILES["full"].sts_tasks + PROFILES["full"].classification_tasks
@@ -42,18 +42,14 @@ def main() -> None:
     jobs = [(task, protocol) for task in tasks for protocol in (PROTOCOLS if is_probe(task) else PROTOCOLS[:1])]
     classifier.encoder.encode(["warm up"] * 64)
     results = [compare(classifier, jobs, source, precision, options.skip_probes) for precision in options.precisions]
-    write_json(
+    record(
         options.json,
-        {
-            "what": "the whole suite, each distinct sentence encoded once, in batches of one length, against model.encode on each column of each task",
-            "command": "python research/evaluation_speed.py --data DATA_FOLDER"
-            + (" --skip-probes" if options.skip_probes else ""),
-            "data_fingerprint": data.fingerprint(data.sts("stsbenchmark-sts", "test", source)),
-            "tasks": [f"{task}, {protocol}" if is_probe(task) else task for task, protocol in jobs],
-            "hardware": describe_device(),
-            "versions": versions(),
-            "results": results,
-        },
+        "the whole suite, each distinct sentence encoded once, in batches of one length, against model.encode on each column of each task",
+        "python research/evaluation_speed.py --data DATA_FOLDER" + (" --skip-probes" if options.skip_probes else ""),
+        results,
+        under="results",
+        data_fingerprint=data.fingerprint(data.sts("stsbenchmark-sts", "test", source)),
+        tasks=[f"{task}, {protocol}" if is_probe(task) else task for task, protocol in jobs],
     )
 
 

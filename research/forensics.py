@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-from long_runs import kept, record, run_name
+from frame import kept, record, run_name
 
 from stlib.forensics import AUTHOR_DISAGREES, HYPOTHESES
 
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True)
     options = parser.parse_args()
     from stlib.profiles import runs_folder
-    from stlib.runs import Run, write_json
+    from stlib.runs import Run
 
     folder = runs_folder() / "forensics"
     for hypothesis in HYPOTHESES:
@@ -38,17 +38,15 @@ def main() -> None:
     runs = []
     for hypothesis in HYPOTHESES:
         for seed in range(100):
-            if (folder / run_name(hypothesis, seed) / "run.json").exists():
-                runs.append(entry(hypothesis, seed, Run.load(folder / run_name(hypothesis, seed))))
-    write_json(
+            if (folder / run_name(hypothesis.name, seed) / "run.json").exists():
+                runs.append(entry(hypothesis, seed, Run.load(folder / run_name(hypothesis.name, seed))))
+    record(
         options.json,
-        record(
-            "training loss of each hypothesis on real SNLI pairs, batch 32; a row is the mean over the steps since the row before",
-            f"python research/forensics.py --data DATA_FOLDER --nli-split {options.nli_split}",
-            runs,
-            data_fingerprint=next(run["data_fingerprint"] for run in runs if not run["noise"]),
-            label_noise=round(AUTHOR_DISAGREES, 4),
-        ),
+        "training loss of each hypothesis on real SNLI pairs, batch 32; a row is the mean over the steps since the row before",
+        f"python research/forensics.py --data DATA_FOLDER --nli-split {options.nli_split}",
+        runs,
+        data_fingerprint=next(run["data_fingerprint"] for run in runs if not run["noise"]),
+        label_noise=round(AUTHOR_DISAGREES, 4),
     )
 
 

@@ -21,11 +21,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True)
     options = parser.parse_args()
     import torch
+    from frame import record
     from scene_grammar import write
 
     from stlib import trainer
-    from stlib.profiles import describe_device
-    from stlib.runs import write_json
     from stlib.training import train
 
     rates, pairs = [], 0
@@ -48,26 +47,23 @@ def main() -> None:
         log = run.log()
         checkpoints = sorted(path.name for path in (run.folder / "checkpoints").glob("checkpoint-*"))
     info = run.info
-    write_json(
+    record(
         options.json,
-        {
-            "what": "the card's recipe at profile full on generated pairs, without the arithmetic of a step",
-            "command": "python research/full_run.py",
-            "hardware": describe_device(),
-            "versions": info["versions"],
-            "data_fingerprint": info["data_fingerprint"],
-            "rows": info["rows"],
-            "pairs_seen": pairs,
-            "steps": info["steps"],
-            "steps_an_epoch": info["total_steps"] // info["epochs"],
-            "log_rows": len(log),
-            "log": [[round(epoch, 4), int(step)] for epoch, step in zip(log["epoch"], log["step"], strict=True)],
-            "learning_rates": {str(step): rates[step - 1] for step in STEPS},
-            "head_moved": info["head_moved"],
-            "checkpoints_at_the_end": checkpoints,
-            "seconds_without_arithmetic": info["seconds"],
-            "peak_memory_mb": info["peak_memory_mb"],
-        },
+        "the card's recipe at profile full on generated pairs, without the arithmetic of a step",
+        "python research/full_run.py",
+        versions=info["versions"],
+        data_fingerprint=info["data_fingerprint"],
+        rows=info["rows"],
+        pairs_seen=pairs,
+        steps=info["steps"],
+        steps_an_epoch=info["total_steps"] // info["epochs"],
+        log_rows=len(log),
+        log=[[round(epoch, 4), int(step)] for epoch, step in zip(log["epoch"], log["step"], strict=True)],
+        learning_rates={str(step): rates[step - 1] for step in STEPS},
+        head_moved=info["head_moved"],
+        checkpoints_at_the_end=checkpoints,
+        seconds_without_arithmetic=info["seconds"],
+        peak_memory_mb=info["peak_memory_mb"],
     )
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from unittest import mock
 
 try:
+    import frame
     import numpy as np
     import psutil
     import pytest
@@ -30,8 +31,8 @@ try:
     from stlib import base_model, data, forensics, records, sources
     from stlib.errors import UsageError
     from stlib.fast import bench
-    from stlib.profiles import describe_device, runs_folder
-    from stlib.runs import read_json, versions, write_json
+    from stlib.profiles import runs_folder
+    from stlib.runs import read_json, write_json
     from stlib.training import train
 except ImportError as error:
     print(f"research/gpu: {error} for {sys.executable}: name the environment's Python with PYTHON=", file=sys.stderr)
@@ -92,7 +93,7 @@ def measure(options: argparse.Namespace, arguments: list[str]) -> int:
             record["parts"][name] = found
             record["curves"] = beside_a_processor(record)
             record["seconds"] = round(time.time() - started, 1)
-            write_json(options.json, record)
+            frame.record(options.json, **record)
             print(f"{record['seconds']:6.1f} s  {name}: {found['state']} {found.get('why', '')}", flush=True)
 
         budgets = {name: budget for name, (budget, *_) in PARTS.items()}
@@ -251,10 +252,8 @@ def new_record(options) -> dict:
         "command": f"python research/gpu.py --device {options.device} --steps {options.steps}{data}",
         "data": f"{len(pairs):,} pairs: {options.split} from {sources.get_source(options.data)}",
         "data_fingerprint": data.fingerprint(pairs),
-        "hardware": describe_device(),
         "nvidia_smi": card.strip(),  # name, memory, driver
         "cuda": torch.version.cuda,
-        "versions": versions(),
         "limit_seconds": options.limit,
         "parts": {},
     }

@@ -52,10 +52,8 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[20_000, 200_000, 549_367, 5_500_000])
     parser.add_argument("--json", type=Path, required=True)
     options = parser.parse_args()
+    from frame import record
     from scene_grammar import write
-
-    from stlib.profiles import describe_device
-    from stlib.runs import versions, write_json
 
     rows = []
     for size in options.sizes:
@@ -65,17 +63,8 @@ def main() -> None:
             row = {"generate_seconds": round(time.perf_counter() - start, 1)}
             rows.append({**measure(READ, folder), **row, **measure(STEP, folder)})
             print(rows[-1], flush=True)
-    command = "python research/growing.py"
-    write_json(
-        options.json,
-        {
-            "what": "pairs of the scene grammar, from parquet to ready to train, and a packed step",
-            "command": command,
-            "hardware": describe_device(),
-            "versions": versions(),
-            "rows": rows,
-        },
-    )
+    what = "pairs of the scene grammar, from parquet to ready to train, and a packed step"
+    record(options.json, what, "python research/growing.py", rows, under="rows")
 
 
 def measure(code: str, folder: str) -> dict:

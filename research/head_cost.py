@@ -12,7 +12,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from long_runs import kept, record, run_name
+from frame import kept, record, run_name
 
 STS = ("stsbenchmark-sts", "sts13-sts", "sts14-sts", "sts15-sts")
 EPOCHS = 4
@@ -29,7 +29,6 @@ def main() -> None:
     options = parser.parse_args()
     from stlib.data import nli
     from stlib.recipes import CARD, TRAINED_HEAD
-    from stlib.runs import write_json
     from stlib.sources import Source
     from stlib.training import steps_an_epoch
 
@@ -48,15 +47,12 @@ def main() -> None:
         for seed in options.seeds
         if not options.collect or (run_folder(arm, seed) / "scores.json").exists()
     ]
-    write_json(
+    record(
         options.json,
-        record(
-            "the card's recipe fitted to a short run, with its head frozen, trained, and as in our recipe (eight times as large, learning rate 0.04); tested on SNLI test",
-            f"python research/head_cost.py --data DATA_FOLDER --nli-split {options.nli_split}",
-            runs,
-            data_fingerprint=runs[0]["data_fingerprint"],
-            base=base,
-        ),
+        "the card's recipe fitted to a short run, with its head frozen, trained, and as in our recipe (eight times as large, learning rate 0.04); tested on SNLI test",
+        f"python research/head_cost.py --data DATA_FOLDER --nli-split {options.nli_split}",
+        runs,
+        base=base,
     )
 
 

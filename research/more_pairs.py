@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 from better_recipes import cook, kept_of, load, scored
-from long_runs import record
+from frame import record
 
 SPLITS = ("validation[:1230]", "validation[:4920]", "validation", "validation+test")
 MEMBERS = 4
@@ -28,7 +28,6 @@ def main() -> None:
     from stlib.base_model import load_base
     from stlib.data import nli
     from stlib.profiles import runs_folder
-    from stlib.runs import write_json
     from stlib.sources import Source
 
     source = Source("folder", Path(options.data))
@@ -47,10 +46,8 @@ def main() -> None:
         "STS12-15 and STS-B test; encoders scored in bf16; seconds are no timings"
     )
     command = f"python research/more_pairs.py --data DATA_FOLDER --seeds {' '.join(map(str, options.seeds))}"
-    write_json(
-        options.json,
-        record(about, command, rows, rows[-1]["data_fingerprint"], base=judge.score(load_base(), nli=False)),
-    )
+    base = judge.score(load_base(), nli=False)
+    record(options.json, about, command, rows, data_fingerprint=rows[-1]["data_fingerprint"], base=base)
 
 
 if __name__ == "__main__":

@@ -26,12 +26,13 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True)
     options = parser.parse_args()
     from contest import rounded
+    from frame import record
 
     from stlib import data, sources
     from stlib.base_model import load_base
     from stlib.nli_classifier import NLIClassifier
-    from stlib.profiles import PROFILES, describe_device
-    from stlib.runs import Run, versions, write_json
+    from stlib.profiles import PROFILES
+    from stlib.runs import Run
 
     source = sources.Source("folder", Path(options.data))
     tasks, missing = sources.available_tasks(PROFILES["full"].sts_tasks + PROFILES["full"].classification_tasks, source)
@@ -44,23 +45,19 @@ def main() -> None:
     for name, model in models.items():
         scores[name], cosines[name] = score(model, tasks, source, options)
         print(name, f"{time.perf_counter() - started:.0f} s", flush=True)
-    write_json(
+    record(
         options.json,
-        {
-            "what": "base model, card's recipe and trained head (research/better_recipes.py, seed 1) on real test sets, encoded in " + options.precision,
-            "command": f"python research/real_evaluation.py --data DATA_FOLDER --card RUN --trained RUN --precision {options.precision}",
-            "runs": {name: {key: run.info[key] for key in ("recipe", "rows", "steps", "seed", "data_fingerprint")} for name, run in runs.items()},
-            "data_fingerprint": runs["card recipe"].info["data_fingerprint"],
-            "data_fingerprints": {task: data.fingerprint(data.sts(task, "test", source)) for task in cosines["base"]},
-            "missing": missing,
-            "hardware": describe_device(),
-            "versions": versions(),
-            "seconds": round(time.perf_counter() - started),
-            "plane_labels": data.nli(f"test[:{SHOWN_PAIRS}]", source)["label"][:],
-            "against_base": rounded(against_base(cosines, source)),
-            "moved": {name: moved(cosines, name, source) for name in runs},
-            "models": rounded(scores),
-        },
+        "base model, card's recipe and trained head (research/better_recipes.py, seed 1) on real test sets, encoded in " + options.precision,
+        f"python research/real_evaluation.py --data DATA_FOLDER --card RUN --trained RUN --precision {options.precision}",
+        runs={name: {key: run.info[key] for key in ("recipe", "rows", "steps", "seed", "data_fingerprint")} for name, run in runs.items()},
+        data_fingerprint=runs["card recipe"].info["data_fingerprint"],
+        data_fingerprints={task: data.fingerprint(data.sts(task, "test", source)) for task in cosines["base"]},
+        missing=missing,
+        seconds=round(time.perf_counter() - started),
+        plane_labels=data.nli(f"test[:{SHOWN_PAIRS}]", source)["label"][:],
+        against_base=rounded(against_base(cosines, source)),
+        moved={name: moved(cosines, name, source) for name in runs},
+        models=rounded(scores),
     )  # fmt: skip
 
 

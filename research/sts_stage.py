@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 
 from better_recipes import kept_of, load
-from long_runs import record
+from frame import record
 
 TASK = "stsbenchmark-sts"
 
@@ -25,7 +25,6 @@ def main() -> None:
     from stlib.base_model import load_base
     from stlib.encoding import EncodeOnce
     from stlib.profiles import runs_folder
-    from stlib.runs import write_json
     from stlib.sources import Source
 
     source, rows = Source("folder", Path(options.data)), []
@@ -39,16 +38,13 @@ def main() -> None:
             found, cosines = scores(EncodeOnce(load(out)), source)
             rows.append({"start": name, "seed": seed, **kept_of(out), **found, **differences(cosines, of_base, source)})
             print(rows[-1], flush=True)
-    write_json(
+    record(
         options.json,
-        record(
-            "CosineSimilarityLoss on STS-B's training pairs, from the base model and from the winner on NLI pairs, scored in fp32",
-            f"python research/sts_stage.py --data DATA_FOLDER --starts RUN RUN RUN --from {' '.join(options.origins)}",
-            rows,
-            rows[0]["data_fingerprint"],
-            base=base,
-            shared=shared_pairs(source),
-        ),
+        "CosineSimilarityLoss on STS-B's training pairs, from the base model and from the winner on NLI pairs, scored in fp32",
+        f"python research/sts_stage.py --data DATA_FOLDER --starts RUN RUN RUN --from {' '.join(options.origins)}",
+        rows,
+        base=base,
+        shared=shared_pairs(source),
     )
 
 

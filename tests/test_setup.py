@@ -39,7 +39,7 @@ def own_machine(monkeypatch):
 
 def stamped(path: Path, address: str):
     notebook = nbformat.read(path, as_version=4)
-    tool.stamp(notebook, path, COURSE, address)
+    tool.stamp(notebook, path, address)
     return notebook
 
 

@@ -1,11 +1,10 @@
 """Make the notebooks ready to commit: stamp what is generated, execute at profile mini, strip what varies.
 
-Generated are the badges, the set-up cell, the folded solutions and the navigation bar of each notebook. Their cells have a tag.
+Generated are the badges, the set-up cell (that of notebook 01 in all), the folded solutions and the navigation bar.
 
-python tools/notebooks.py                 all notebooks
-python tools/notebooks.py 03 05           only these
+python tools/notebooks.py 03 05           these, all by default
 python tools/notebooks.py --no-execute    generated cells and metadata only
-python tools/notebooks.py --check         fail where any generated cell or metadata would change
+python tools/notebooks.py --check         fail if any generated cell or metadata would change
 """
 
 import argparse
@@ -21,36 +20,11 @@ import nbformat
 from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parents[1]
-NOTEBOOKS = ROOT / "notebooks"
-KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
-
-# The figures of the README: the picture above the Markdown cell that starts so, in that notebook.
-FIGURES = {
-    "loss_curves.png": ("04_loss_curve.ipynb", "**Figure: both curves over a logarithmic step axis.**"),
-    "contest.png": ("08_better_recipes.ipynb", "**Figure: the contest on validation pairs.**"),
-    "waterfall.png": ("10_train_faster.ipynb", "**Figure: the record of the long measurement.**"),
-}
-
-
-FOLDED = {"jupyter": {"source_hidden": True}, "cellView": "form"}  # JupyterLab's word for it, and Colab's
-SETUP = """\
-# @title Set-up: nothing to do where the course is installed; elsewhere it fetches the course and what is missing
-import importlib.util
-import subprocess
-import sys
-from pathlib import Path
-
-REPOSITORY = ADDRESS
-alone = False
-if importlib.util.find_spec("stlib") is None:
-    course = next((folder for folder in Path.cwd().parents if (folder / "stlib").is_dir()), Path("course").resolve())
-    alone = course not in Path.cwd().parents
-    if alone and not course.exists():
-        if not REPOSITORY:
-            raise RuntimeError("this notebook is alone: clone the course, and open it from the folder notebooks")
-        subprocess.run(["git", "clone", "--quiet", "--depth", "1", REPOSITORY, str(course)], check=True)
-    sys.path.insert(0, str(course))
-importlib.import_module("stlib.setup").prepare(alone)"""
+QUIET = {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
+SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["course"]
+BADGES = """\
+[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/{0})
+[![Open in Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)](https://kaggle.com/kernels/welcome?src=https://github.com/{0})"""
 
 
 def main() -> int:
@@ -59,195 +33,120 @@ def main() -> int:
     parser.add_argument("--no-execute", action="store_true")
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
-    paths = course_notebooks()
-    stale = []
-    for path in [*paths, *solution_notebooks()]:
+    texts = {}
+    for path in [*course_notebooks(), *course_notebooks("solutions/")]:
         if options.numbers and path.name[:2] not in options.numbers:
             continue
-        before = path.read_text(encoding="utf-8")
-        notebook = nbformat.reads(before, as_version=4)
-        stamp(notebook, path, paths)
+        notebook = nbformat.read(path, as_version=4)
+        stamp(notebook, path)
         if not (options.no_execute or options.check):
-            execute(notebook, path)
+            print(f"executing {path.name}", flush=True)
+            outside = {name: value for name, value in os.environ.items() if name[:6] != "STLIB_" or name[6:] == "RUNS"}
+            client(notebook, path.parent, timeout=1_800).execute(env={**outside, **QUIET, "STLIB_PROFILE": "mini"})
         tidy(notebook)
-        after = nbformat.writes(notebook) + "\n"
-        if options.check:
-            if after != before:
-                stale.append(path.name)
-        elif after != before:
-            path.write_text(after, encoding="utf-8", newline="\n")
-            print(f"wrote {path.name}")
-        for figure in () if options.check else [name for name, (source, _) in FIGURES.items() if source == path.name]:
-            (ROOT / "docs").mkdir(exist_ok=True)
-            (ROOT / "docs" / figure).write_bytes(picture_before(notebook, FIGURES[figure][1]))
-    if stale:
-        print(f"not up to date: {', '.join(stale)}; run make notebooks", file=sys.stderr)
-    return 1 if stale else 0
+        texts[path] = nbformat.writes(notebook) + "\n"
+        for at, cell in enumerate(() if options.check else notebook.cells):
+            for tag in filter(
+                lambda tag: tag.endswith(".png"), tags(cell)
+            ):  # the figure above it is shown elsewhere too
+                (ROOT / "docs" / tag).write_bytes(pictures(notebook.cells[at - 1])[0])
+    return write(texts, options.check)
 
 
-def picture_before(notebook, start: str) -> bytes:
-    """The PNG of the cell above the Markdown cell that starts with ``start``."""
-    at = next(i for i, cell in enumerate(notebook.cells) if cell.source.startswith(start))
-    return base64.b64decode(
-        next(o["data"]["image/png"] for o in notebook.cells[at - 1].outputs if "image/png" in o.get("data", {}))
-    )
+def write(texts: dict[Path, str], check: bool) -> int:
+    """Write the files whose text differs and return 0; or, to check, name them and return 1 if there are any."""
+    stale = [path for path, text in texts.items() if text != path.read_text(encoding="utf-8")]
+    for path in () if check else stale:
+        path.write_text(texts[path], encoding="utf-8", newline="\n")
+        print(f"wrote {path.name}")
+    if check and stale:
+        print(f"not up to date: {', '.join(path.name for path in stale)}; run make stamp", file=sys.stderr)
+    return int(check and bool(stale))
 
 
-def course_notebooks() -> list[Path]:
-    return sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+def course_notebooks(folder: str = "") -> list[Path]:
+    return sorted((ROOT / "notebooks" / folder).glob("[0-9][0-9]_*.ipynb"))
 
 
-def solution_notebooks() -> list[Path]:
-    return sorted((NOTEBOOKS / "solutions").glob("*.ipynb"))
+def client(notebook, folder: Path, kind: type = NotebookClient, **options) -> NotebookClient:
+    """Return what runs a notebook in a folder."""
+    options |= {"extra_arguments": ["--IPKernelApp.log_level=40"], "coalesce_streams": True}
+    return kind(notebook, resources={"metadata": {"path": str(folder)}}, **options)
 
 
-def course_settings() -> dict[str, str]:
-    """``repository`` and ``branch``, as ``pyproject.toml`` has them."""
-    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["course"]
-
-
-def github_name(repository: str) -> str | None:
-    """OWNER/NAME of an address on GitHub, the only one that Colab, Kaggle and Binder open; None for any other."""
-    host = "https://github.com/"
-    return repository.removeprefix(host).removesuffix(".git") if repository.startswith(host) else None
-
-
-def colab_badge(place: str) -> str:
-    """A badge that opens OWNER/NAME/blob/BRANCH/PATH on Colab."""
-    host = "https://colab.research.google.com"
-    return f"[![Open in Colab]({host}/assets/colab-badge.svg)]({host}/github/{place})"
+def pictures(*cells) -> list[bytes]:
+    """Return the pictures among the outputs of cells, as PNG files."""
+    found = [output.get("data", {}) for cell in cells for output in cell.get("outputs", [])]
+    return [base64.b64decode(data["image/png"]) for data in found if "image/png" in data]
 
 
 def title(path: Path) -> str:
-    """The first heading of a notebook."""
-    for cell in nbformat.read(path, as_version=4).cells:
-        if cell.cell_type == "markdown" and cell.source.startswith("# "):
-            return cell.source.splitlines()[0].removeprefix("# ").strip()
-    raise ValueError(f"{path.name} has no title")
+    """Return the first heading of a notebook."""
+    text = next(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.source[:2] == "# ")
+    return text.partition("\n")[0][2:].strip()
 
 
-def stamp(notebook, path: Path, paths: list[Path], repository: str | None = None) -> None:
-    """Put every generated cell anew. ``repository`` is the address, by default the one in ``pyproject.toml``."""
-    settings = course_settings()
-    repository = settings["repository"] if repository is None else repository
-    add_setup(notebook, SETUP.replace("ADDRESS", json.dumps(repository)))
+def github_place(repository: str, path: str) -> str:
+    """Return OWNER/NAME/blob/BRANCH/PATH for an address on GitHub, all that Colab and Kaggle open; "" for any other."""
+    host, name = "https://github.com/", repository.removesuffix(".git")
+    return f"{name.removeprefix(host)}/blob/{SETTINGS['branch']}/{path}" if name.startswith(host) else ""
+
+
+def stamp(notebook, path: Path, repository: str | None = None) -> None:
+    """Replace every generated cell. ``repository`` is the address, by default the one in ``pyproject.toml``."""
+    repository, paths = SETTINGS["repository"] if repository is None else repository, course_notebooks()
+    cells = [cell for cell in notebook.cells if not {"badges", "solution", "navigation"} & tags(cell)]
+    first = next(cell for cell in nbformat.read(paths[0], as_version=4).cells if "setup" in tags(cell))
+    setup = next(cell for cell in cells if "setup" in tags(cell))  # its output stays: it is always the same
+    setup.source = re.sub("(?m)^REPOSITORY = .*", f"REPOSITORY = {json.dumps(repository)}", first.source)
+    setup.metadata = first.metadata
     if path in paths:
-        add_badges(notebook, path, repository, settings["branch"])
-        add_solutions(notebook, NOTEBOOKS / "solutions" / f"{path.name[:2]}_solutions.ipynb")
-        add_navigation(notebook, path, paths)
+        cells = with_solutions(cells, path.parent / "solutions" / f"{path.name[:2]}_solutions.ipynb")
+        if place := github_place(repository, f"notebooks/{path.name}"):
+            cells.insert(1, made(BADGES.format(place), "badges", "remove-cell"))
+        at = paths.index(path)
+        links = [f"Previous: [{title(before)}]({before.name})" for before in paths[max(at - 1, 0) : at]]
+        links += ["[Course map](../README.md#course-map)"]
+        links += [f"Next: [{title(after)}]({after.name})" for after in paths[at + 1 : at + 2]]
+        cells.append(made("---\n\n" + " · ".join(links), "navigation", "remove-cell"))
+    notebook.cells = cells
 
 
-def add_setup(notebook, source: str) -> None:
-    """Make the first code cell the set-up cell; what it printed stays, as the next run prints the same."""
-    first = next(place for place, cell in enumerate(notebook.cells) if cell.cell_type == "code")
-    if "setup" in notebook.cells[first].metadata.get("tags", []):
-        notebook.cells[first].source = source
-    else:
-        notebook.cells.insert(first, made("code", source, "setup"))
+def tags(cell) -> set[str]:
+    return set(cell.metadata.get("tags", []))
 
 
-def made(kind: str, source: str, tag: str):
-    """A new cell with one tag."""
-    new = nbformat.v4.new_code_cell if kind == "code" else nbformat.v4.new_markdown_cell
-    return new(source, metadata={"tags": [tag]})
+def made(source: str, *tags: str):
+    """Return a new Markdown cell; the site leaves out what is tagged ``remove-cell``."""
+    return nbformat.v4.new_markdown_cell(source, metadata={"tags": list(tags)})
 
 
-def drop(notebook, tag: str) -> None:
-    notebook.cells = [cell for cell in notebook.cells if tag not in cell.metadata.get("tags", [])]
-
-
-def add_badges(notebook, path: Path, repository: str, branch: str) -> None:
-    """Badges under the title that open the notebook on Colab and Kaggle, which know GitHub's addresses only."""
-    drop(notebook, "badges")
-    name = github_name(repository)
-    if name is None:
-        return
-    place = f"{name}/blob/{branch}/notebooks/{path.name}"
-    badges = [
-        colab_badge(place),
-        f"[![Open in Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)](https://kaggle.com/kernels/welcome?src=https://github.com/{place})",
-    ]
-    notebook.cells.insert(1, made("markdown", "\n".join(badges), "badges"))
-
-
-def add_solutions(notebook, solutions: Path) -> None:
-    """A folded solution below each template of an exercise, from the code of the solutions notebook."""
-    drop(notebook, "solution")
-    answers = read_solutions(solutions)
-    for cell in list(notebook.cells):
-        found = re.search(r"check\(\"\d\d\.(\d)\"", cell.source) if cell.cell_type == "code" else None
-        if found:
-            text = f"<details><summary>Solution of exercise {found[1]}</summary>\n\n```python\n{answers[found[1]]}\n```\n\n</details>"
-            notebook.cells.insert(notebook.cells.index(cell) + 1, made("markdown", text, "solution"))
-
-
-def read_solutions(path: Path) -> dict[str, str]:
-    """The code of each exercise: that of the cells between its heading, ``## 1. …``, and the next."""
-    answers, number = {}, None
-    for cell in nbformat.read(path, as_version=4).cells:
+def with_solutions(cells: list, solutions: Path) -> list:
+    """Return the cells with a folded solution below each template: the code under the heading ``## 1. …`` there."""
+    answers, number, result = {}, None, []
+    for cell in nbformat.read(solutions, as_version=4).cells:
         heading = re.match(r"## (\d)\. ", cell.source) if cell.cell_type == "markdown" else None
         number = heading[1] if heading else number
-        if cell.cell_type == "code" and number:
-            answers[number] = "\n\n\n".join(filter(None, [answers.get(number), cell.source]))
-    return answers
-
-
-def add_navigation(notebook, path: Path, paths: list[Path]) -> None:
-    """Put the bar with the previous and the next notebook at the end, in a cell tagged ``navigation``."""
-    at = paths.index(path)
-    links = []
-    if at > 0:
-        links.append(f"Previous: [{title(paths[at - 1])}]({paths[at - 1].name})")
-    links.append("[Course map](../README.md#course-map)")
-    if at + 1 < len(paths):
-        links.append(f"Next: [{title(paths[at + 1])}]({paths[at + 1].name})")
-    drop(notebook, "navigation")
-    notebook.cells.append(made("markdown", "---\n\n" + " · ".join(links), "navigation"))
-
-
-def execute(notebook, path: Path) -> None:
-    """Run all cells at profile mini, without progress bars, in the notebook's folder."""
-    os.environ.update(
-        TQDM_DISABLE="1", STLIB_PROFILE="mini", HF_HUB_DISABLE_PROGRESS_BARS="1", HF_DATASETS_DISABLE_PROGRESS_BARS="1"
-    )
-    for name in ("STLIB_DATA", "STLIB_NLI_SPLIT", "STLIB_MAX_STEPS"):
-        os.environ.pop(name, None)
-    print(f"executing {path.name}", flush=True)
-    client = NotebookClient(
-        notebook,
-        timeout=1_800,
-        kernel_name="python3",
-        extra_arguments=["--IPKernelApp.log_level=40"],
-        resources={"metadata": {"path": str(path.parent)}},
-    )
-    client.execute()
+        if cell.cell_type == "code":
+            answers.setdefault(number, []).append(cell.source)
+    for cell in cells:
+        result.append(cell)
+        if cell.cell_type == "code" and (found := re.search(r"check\(\"\d\d\.(\d)\"", cell.source)):
+            fold = f"<details><summary>Solution of exercise {found[1]}</summary>\n\n```python\n"
+            result.append(made(fold + "\n\n\n".join(answers[found[1]]) + "\n```\n\n</details>", "solution"))
+    return result
 
 
 def tidy(notebook) -> None:
     """Keep only what is the same on every machine: one kernel name, numbered cell ids, no time stamps."""
-    notebook.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    notebook.metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
     for number, cell in enumerate(notebook.cells, 1):
-        if "outputs" in cell:
-            cell.outputs = joined(cell.outputs)
-            for output in cell.outputs:  # a widget lives as long as its kernel; the picture beside it stays
-                output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
         cell["id"] = f"cell-{number:02d}"
-        tags = cell.metadata.get("tags")
-        cell.metadata = {"tags": tags} if tags else {}
-        if "setup" in cell.metadata.get("tags", []):
-            cell.metadata.update(FOLDED)
-
-
-def joined(outputs: list) -> list:
-    """The outputs with neighbouring pieces of one stream put together: where they break is a matter of timing."""
-    result = []
-    for output in outputs:
-        previous = result[-1] if result else None
-        if previous and output.output_type == previous.output_type == "stream" and output.name == previous.name:
-            previous.text += output.text
-        else:
-            result.append(output)
-    return result
+        kept = ("tags", "jupyter", "cellView") if "setup" in tags(cell) else ("tags",)
+        cell.metadata = {name: cell.metadata[name] for name in kept if cell.metadata.get(name)}
+        for output in cell.get("outputs", []):  # a widget lives as long as its kernel; the picture beside it stays
+            output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import functools
 import http.server
 import itertools
+import shutil
 import subprocess
 import sys
 import threading
@@ -24,9 +25,11 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def pages():
-    """The pages of the site, built anew without a warning."""
+    """The pages of the site, built again without a warning."""
     pytest.importorskip("sphinx", reason="Sphinx is not installed: make book installs it")
-    done = subprocess.run([sys.executable, ROOT / "tools" / "book.py"], capture_output=True, text=True, check=False)
+    shutil.rmtree(SITE, ignore_errors=True)
+    command = [sys.executable, "-m", "sphinx", "-WEq", "--keep-going", "-c", "docs", ".", SITE]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     found = [path for path in sorted(SITE.rglob("*.html")) if "_static" not in path.parts]
     return {path: BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser") for path in found}

@@ -1,6 +1,7 @@
 """JupyterLab in a headless browser: notebooks 01 to 04 run to their end, bars move, widgets answer."""
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -43,10 +44,13 @@ def lab(course):
         f"--port={port}",
         "--ServerApp.port_retries=0",
     ]
+    made = re.search(
+        r"^lab:.*\n\t\$\(BIN\)/jupyter lab (.+)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE
+    )
     with open(course / "server.log", "w", encoding="utf-8") as log:
         server = subprocess.Popen(
-            [sys.executable, ROOT / "tools" / "lab.py", "--folder", course, *options],
-            env=environment, stdout=log, stderr=log,
+            [sys.executable, "-m", "jupyterlab", *made[1].split(), *options],
+            cwd=course, env=environment, stdout=log, stderr=log,
         )  # fmt: skip
         address = f"http://127.0.0.1:{port}"
         try:
@@ -77,7 +81,7 @@ def wait_for(condition, seconds: float, why=lambda: ""):
 
 
 def open_notebook(page, address: str, name: str) -> None:
-    page.goto(f"{address}/lab/workspaces/course/tree/notebooks/{name}.ipynb?reset")
+    page.goto(f"{address}/lab/tree/notebooks/{name}.ipynb?reset")
     page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60_000)
     page.wait_for_selector(
         ".jp-NotebookPanel:not(.lm-mod-hidden) [data-status=idle], .jp-Notebook-ExecutionIndicator[data-status=idle]",
@@ -128,11 +132,14 @@ def page(browser, lab):
     page.close()
 
 
-def test_make_lab_opens_the_first_notebook_with_its_contents(page, lab, screenshots):
+def test_make_lab_opens_the_first_notebook(page, lab, screenshots):
+    """It opens without a question about news, and its table of contents is one click away."""
     page.goto(lab)
     page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60_000)
+    page.get_by_role("tab", name="Table of Contents").click()
     page.wait_for_selector(".jp-TableOfContents >> text=Load the base model", timeout=60_000)
     page.screenshot(path=screenshots / "lab_start.png")
+    assert not page.locator(".jp-toast-message, .Toastify__toast, .jp-Dialog").count()
     assert "01_base_model" in page.title() or page.locator("text=01_base_model.ipynb").count()
 
 
