@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from sentence_transformers import SentenceTransformer
 
-from stlib.base_model import quiet_loading
 from stlib.errors import UsageError
+from stlib.model import load_encoder, quiet_loading
 from stlib.runs import Run, replace_folder, write_json
 
 
@@ -37,7 +37,7 @@ def average_runs(runs: Sequence[Run], out: str | Path) -> Run:
     if out.exists():
         raise UsageError(f"{out} exists already: choose another folder for the average, or remove it")
     with quiet_loading():
-        models = [run.encoder("cpu") for run in runs]
+        models = [load_encoder(run, "cpu") for run in runs]
         temporary = out.with_name(out.name + ".tmp")
         shutil.rmtree(temporary, ignore_errors=True)
         average(models).save_pretrained(str(temporary / "model"))

@@ -26,8 +26,8 @@ from torch.profiler import profile as profiler
 from transformers import PrinterCallback, TrainerCallback, set_seed
 
 from stlib import data, sources
-from stlib.base_model import hide_card_bar, load_base
 from stlib.losses import prepare_encoder, prepare_head
+from stlib.model import hide_card_bar, load_base
 from stlib.pace import PRECISIONS, WEIGHTS, product_rate, tokens_per_row
 from stlib.profiles import best_device, best_precision, describe_device
 from stlib.recipes import CARD_AS_PRINTED, Recipe, make_optimizer

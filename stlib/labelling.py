@@ -10,7 +10,7 @@ from pathlib import Path
 
 from stlib import progress
 from stlib.errors import UsageError
-from stlib.nli_classifier import NLIClassifier
+from stlib.model import NLIClassifier
 from stlib.runs import replacing
 
 COLUMNS = ("premise", "hypothesis")

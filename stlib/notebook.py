@@ -3,7 +3,7 @@
 import logging
 import warnings
 
-from stlib.base_model import hide_card_bar
+from stlib.model import hide_card_bar
 from stlib.profiles import Profile, best_device, get_profile
 from stlib.sources import get_source
 

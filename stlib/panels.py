@@ -18,7 +18,7 @@ from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
 
 from stlib.forensics import cauchy_schwarz_bound, lowest_loss, new_head
-from stlib.nli_classifier import NLIClassifier
+from stlib.model import NLIClassifier
 from stlib.plots.drawing import BLACK, BLUE, ORANGE, new_axes
 
 POOLING = ("mean", "[CLS]", "max")

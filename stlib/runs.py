@@ -60,22 +60,6 @@ class Run:
         """The loss curve, one row a log entry: ``step``, ``epoch``, ``loss`` (mean since the last row), ``learning_rate``."""
         return pd.read_csv(self.folder / "log.csv")
 
-    def has_head(self) -> bool:
-        """Whether the run has an NLI head: those with SoftmaxLoss do."""
-        from stlib.nli_classifier import HEAD_WEIGHTS
-
-        return (self.model_folder / HEAD_WEIGHTS).is_file()
-
-    def encoder(self, device: str | None = None):
-        """The trained encoder, a ``SentenceTransformer``, whether the run has a head or not."""
-        return load_encoder(self.model_folder, device)
-
-    def classifier(self, device: str | None = None):
-        """The trained encoder with its head, an ``NLIClassifier``."""
-        from stlib.nli_classifier import NLIClassifier
-
-        return NLIClassifier.load(self.model_folder, device=device)
-
 
 def find_model_folder(folder: str | Path) -> Path:
     """The model folder that ``folder`` is, or that the finished run in it has. Raises UsageError where it is neither."""
@@ -86,17 +70,6 @@ def find_model_folder(folder: str | Path) -> Path:
             f"{found} holds no model (modules.json is missing): train the run again, or name another folder"
         )
     return found
-
-
-def load_encoder(folder: Path, device: str | None = None):
-    """The ``SentenceTransformer`` in a model folder."""
-    from sentence_transformers import SentenceTransformer
-
-    from stlib.base_model import quiet_loading
-    from stlib.profiles import best_device
-
-    with quiet_loading():
-        return SentenceTransformer(str(folder), device=device or best_device())
 
 
 def read_json(path: Path) -> dict:

@@ -17,10 +17,9 @@ from torch.utils.data import DataLoader, Sampler
 from transformers import PrinterCallback, TrainerCallback, TrainerState
 
 from stlib import progress
-from stlib.base_model import quiet_loading
 from stlib.data import fingerprint
 from stlib.errors import UsageError
-from stlib.nli_classifier import load_head, save_head
+from stlib.model import load_head, quiet_loading, save_head
 from stlib.pace import PRECISIONS
 from stlib.packed import PackedEncoder, gradient_norm
 from stlib.profiles import best_precision

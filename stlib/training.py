@@ -17,12 +17,11 @@ from torch import nn
 from transformers import set_seed
 
 from stlib import pace
-from stlib.base_model import hide_card_bar, load_base
 from stlib.card.model_card import describe_model, remember, with_effective_settings
 from stlib.data import fingerprint, nli, sts, train_split, unseen
 from stlib.errors import UsageError
 from stlib.losses import head_of, make_loss, prepare_encoder, training_rows
-from stlib.nli_classifier import NLIClassifier
+from stlib.model import NLIClassifier, hide_card_bar, load_base, load_encoder
 from stlib.profiles import (
     PROFILES,
     Profile,
@@ -37,7 +36,6 @@ from stlib.recipes import Recipe, get_recipe
 from stlib.runs import (
     Run,
     find_model_folder,
-    load_encoder,
     one_writer,
     peak_memory_mb,
     read_json,

@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stlib.encoding import EncodeOnce
+from stlib.evaluation import sts_scores
 
 from stlib import data, sources
-from stlib.encoding import EncodeOnce
 from stlib.errors import UsageError
-from stlib.evaluation import sts_scores
 from stlib.training import train
 from tests.test_command_line import fails
 from tests.tiny import SIZE

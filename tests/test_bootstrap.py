@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
-
 from stlib.bootstrap import Difference, bootstrap_mean, bootstrap_spearman, paired_mean, paired_spearman
 
 

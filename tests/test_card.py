@@ -3,8 +3,8 @@
 import json
 
 import pytest
-
 from stlib.base_model import MODEL_ID, REVISION
+
 from stlib.card.published import baselines, published_card, published_log
 from stlib.card.reading import read_card, sections
 from stlib.errors import UsageError

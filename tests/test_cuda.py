@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from stlib.base_model import load_base
 
 from stlib import profiles
-from stlib.base_model import load_base
 from stlib.pace import PRECISIONS
 from stlib.packed import Masks, PackedEncoder, Packing
 from stlib.recipes import CARD

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, StaticEmbedding
+from stlib.encoding import EncodeOnce, equal_length_batches, remembering, takes_token_ids
 
 from stlib import data, sources
-from stlib.encoding import EncodeOnce, equal_length_batches, remembering, takes_token_ids
 from stlib.errors import UsageError
 from tests.tiny import SIZE
 

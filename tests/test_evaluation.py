@@ -5,11 +5,11 @@ import pytest
 import torch
 from datasets import Dataset
 from scipy.stats import pearsonr, spearmanr
+from stlib.nli_classifier import NLIClassifier
+from stlib.probes import nli_probe
 
 from stlib import data, evaluation
 from stlib.errors import UsageError
-from stlib.nli_classifier import NLIClassifier
-from stlib.probes import nli_probe
 from stlib.sources import Source
 from tests.tiny import SIZE
 

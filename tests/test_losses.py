@@ -13,12 +13,12 @@ from sentence_transformers.sentence_transformer.losses import (
     MultipleNegativesRankingLoss,
     SoftmaxLoss,
 )
+from stlib.nli_classifier import NLIClassifier
 
 from stlib import data
 from stlib.card.model_card import write_card
 from stlib.errors import UsageError
 from stlib.losses import head_of, make_loss, prepare_encoder, prepare_head, training_rows, triplets
-from stlib.nli_classifier import NLIClassifier
 from stlib.recipes import CARD, TRAINED_HEAD, Recipe
 from stlib.runs import Run
 from stlib.sources import Source

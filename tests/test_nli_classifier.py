@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 import torch
+from stlib.nli_classifier import NLIClassifier, pair_features
 
 from stlib.errors import UsageError
-from stlib.nli_classifier import NLIClassifier, pair_features
 from tests.tiny import SIZE
 
 PREMISES = ["A man is sleeping.", "Two dogs are running in a park."]

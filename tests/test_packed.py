@@ -9,9 +9,9 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from stlib.base_model import load_base
 from torch import nn
 
-from stlib.base_model import load_base
 from stlib.errors import UsageError
 from stlib.losses import head_of, make_loss, prepare_encoder
 from stlib.packed import BLOCK_MULTIPLE, ROW_MULTIPLE, Masks, PackedEncoder, Packing, gradient_norm

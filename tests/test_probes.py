@@ -3,10 +3,10 @@ import pandas as pd
 import pytest
 from datasets import Dataset
 from sklearn.linear_model import LogisticRegression
-
 from stlib.encoding import EncodeOnce
-from stlib.errors import UsageError
 from stlib.probes import best_strength, fit, mteb, nli_probe, probe_scores, probe_table, senteval
+
+from stlib.errors import UsageError
 from stlib.sources import Source
 from tests.tiny import SIZE
 

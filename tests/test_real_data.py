@@ -9,12 +9,12 @@ import contest
 import numpy as np
 import pytest
 from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
+from stlib.encoding import EncodeOnce
+from stlib.probes import probe_scores
 
 from stlib import data, evaluation, sources
 from stlib.__main__ import main
-from stlib.encoding import EncodeOnce
 from stlib.errors import UsageError
-from stlib.probes import probe_scores
 from stlib.recipes import STS_STAGE
 from stlib.runs import Run
 from stlib.training import load_rows, train

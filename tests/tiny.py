@@ -9,9 +9,8 @@ import pyarrow.parquet as pq
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
-from transformers import BertConfig, BertModel, BertTokenizer
-
 from stlib.base_model import quiet_loading
+from transformers import BertConfig, BertModel, BertTokenizer
 
 SIZE = 24  # dimensions of the embeddings
 MAX_LENGTH = 128  # tokens

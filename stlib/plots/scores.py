@@ -52,7 +52,7 @@ def confusion(counts: np.ndarray, labels: Sequence[str], ax: Axes | None = None)
 
 
 def reliability(tables: Mapping[str, pd.DataFrame], ax: Axes | None = None) -> Axes:
-    """Accuracy against confidence for each classifier (what ``evaluation.calibration`` returns); larger dots hold more pairs."""
+    """Accuracy against confidence for each classifier (what ``measures.calibration`` returns); larger dots hold more pairs."""
     ax = new_axes(ax, 6.4, 5.0)
     ax.plot([0, 1], [0, 1], color=BLACK, linestyle=":", label="as often right as it says")
     styles = zip((BLUE, RED, GREEN), ("o", "s", "^"), ("-", "--", "-."), strict=True)

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import rankdata, spearmanr
-
 from stlib.bootstrap import bootstrap_spearman
+
 from stlib.exercises import find, shortcoming
 
 
