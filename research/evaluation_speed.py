@@ -69,7 +69,9 @@ def compare(classifier, jobs, source, precision: str, skip_probes: bool) -> dict
 
     plain = [naive(classifier, job, source, precision) for job in jobs]
     scored = [
-        place for place, (task, _) in enumerate(jobs) if not (skip_probes and (is_probe(task, source) or task == "nli-probe"))
+        place
+        for place, (task, _) in enumerate(jobs)
+        if not (skip_probes and (is_probe(task, source) or task == "nli-probe"))
     ]
     encoder, started = EncodeOnce(classifier.encoder, precision), time.perf_counter()
     encoder.encode(

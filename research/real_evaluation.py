@@ -87,7 +87,11 @@ def score(model, tasks: list[str], source, options: argparse.Namespace) -> tuple
         found["nli"] = {**in_percent(nli), "per_label": nli["per_label"]}
         found["nli"]["confusion"] = nli["confusion"].tolist()
         found["nli"]["calibration"] = table.reset_index().to_dict("list")
-    cosines = {task: sts_scores(encoder, data.sts(task, "test", source), task)[1] for task in tasks if data.kind_of(task, source) == "sts"}
+    cosines = {
+        task: sts_scores(encoder, data.sts(task, "test", source), task)[1]
+        for task in tasks
+        if data.kind_of(task, source) == "sts"
+    }
     return found, cosines
 
 

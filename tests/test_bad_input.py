@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stlib.encoding import EncodeOnce
-from stlib.evaluation import sts_scores
 
 from stlib import data, sources
 from stlib.errors import UsageError
+from stlib.evaluate import sts_scores
+from stlib.model import EncodeOnce, load_classifier
 from stlib.training import train
 from tests.test_command_line import fails
 from tests.tiny import SIZE
@@ -283,7 +283,7 @@ ODD = {
 
 @pytest.fixture(scope="module")
 def classifier(tiny_run):
-    return tiny_run.classifier("cpu")
+    return load_classifier(tiny_run, "cpu")
 
 
 @pytest.mark.parametrize("case", ODD)

@@ -8,8 +8,8 @@ import pytest
 
 from stlib import bench, data, sources
 from stlib.__main__ import main
+from stlib.model import load_encoder
 from stlib.recipes import get_recipe
-from stlib.runs import load_encoder
 
 RECORDS = sorted(path.name for path in files("stlib.records").iterdir() if path.name.endswith(".json"))
 

@@ -10,13 +10,14 @@ from stlib import labelling
 from stlib.__main__ import main
 from stlib.errors import UsageError
 from stlib.labelling import label_file
+from stlib.model import load_classifier
 
 PAIR = ["A man sleeps.", "A man rests."]
 
 
 @pytest.fixture(scope="module")
 def classifier(tiny_run):
-    return tiny_run.classifier("cpu")
+    return load_classifier(tiny_run, "cpu")
 
 
 def write(path, text, **options):

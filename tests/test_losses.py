@@ -13,12 +13,12 @@ from sentence_transformers.sentence_transformer.losses import (
     MultipleNegativesRankingLoss,
     SoftmaxLoss,
 )
-from stlib.nli_classifier import NLIClassifier
 
 from stlib import data
 from stlib.card.model_card import write_card
 from stlib.errors import UsageError
 from stlib.losses import head_of, make_loss, prepare_encoder, prepare_head, training_rows, triplets
+from stlib.model import has_head, load_classifier
 from stlib.recipes import CARD, TRAINED_HEAD, Recipe
 from stlib.runs import Run
 from stlib.sources import Source
@@ -121,8 +121,8 @@ def test_a_run_without_a_head_is_whole_but_for_the_head(tmp_path, tiny_model):
     assert (run.info["rows"], run.info["head_moved"]) == (20, None)
     assert "MultipleNegativesRankingLoss" in (run.folder / "README.md").read_text(encoding="utf-8")
     with pytest.raises(UsageError, match="holds no NLI head"):
-        run.classifier("cpu")
-    assert not run.has_head()
+        load_classifier(run, "cpu")
+    assert not has_head(run)
     assert "Semantic Similarity" in write_card(run, Source("mini")).read_text(encoding="utf-8")
     after = recipe("cosent", data="sts", epochs=1, batch_size=8)
     again = train(after, "mini", out=tmp_path / "next", start=run.folder, max_steps=2)
@@ -133,7 +133,7 @@ def test_a_run_without_a_head_is_whole_but_for_the_head(tmp_path, tiny_model):
 def test_a_head_that_sees_the_product_is_loaded_with_it(tmp_path, tiny_model):
     tried = recipe("softmax", multiply=True, normalize=False, train_head=True, epochs=1)
     run = train(tried, "mini", out=tmp_path / "run", nli_split="train[:64]", start=tiny_model)
-    loaded = NLIClassifier.load(run.model_folder, device="cpu")
+    loaded = load_classifier(run, "cpu")
     assert loaded.multiply
     assert loaded.head.in_features == 4 * SIZE
     assert loaded.predict_proba(["A man sleeps."], ["A person rests."]).sum() == pytest.approx(1)

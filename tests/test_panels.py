@@ -4,10 +4,10 @@ import builtins
 
 import numpy as np
 import pytest
-from stlib.nli_classifier import NLIClassifier
 
 from stlib import data, panels, sources
 from stlib.forensics import cauchy_schwarz_bound, new_head
+from stlib.model import NLIClassifier
 from stlib.panels import POOLING, floors, head_scale, layers_and_pooling, pooled_layers, sentence_pair
 
 WIDGET = "application/vnd.jupyter.widget-view+json"

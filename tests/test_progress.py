@@ -6,10 +6,10 @@ import sys
 
 import pytest
 import torch
-from stlib.encoding import EncodeOnce
 
 from stlib import pace, progress
 from stlib.data import nli
+from stlib.model import EncodeOnce
 from stlib.sources import Source
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from transformers import BertTokenizer
 
 from stlib import data, sources, tokens
-from stlib.runs import load_encoder
+from stlib.model import load_encoder
 from stlib.tokens import TokenisedPairs, Tokeniser, tokenise
 from stlib.training import train
 from tests.conftest import REAL_DATA

@@ -15,9 +15,10 @@ from transformers import set_seed
 
 from stlib import data, sources
 from stlib.errors import UsageError
+from stlib.model import load_classifier, load_encoder
 from stlib.profiles import get_profile
 from stlib.recipes import get_recipe
-from stlib.runs import load_encoder, one_writer
+from stlib.runs import one_writer
 from stlib.trainer import NLITrainer
 from stlib.training import (
     SEED,
@@ -87,7 +88,7 @@ def test_the_log_is_a_curve(tiny_run):
 
 def test_the_model_loads_with_the_plain_library_and_equals_the_classifiers(tiny_run):
     plain = SentenceTransformer(str(tiny_run.model_folder), device="cpu")
-    ours = tiny_run.classifier("cpu").encoder
+    ours = load_classifier(tiny_run, "cpu").encoder
     sentences = ["A man sleeps.", "Two dogs are running in a park."]
     np.testing.assert_array_equal(plain.encode(sentences), ours.encode(sentences))
     assert np.linalg.norm(plain.encode(sentences), axis=1) == pytest.approx([1, 1], abs=1e-5)
@@ -97,7 +98,7 @@ def test_same_seed_same_run_and_head_and_encoder_move(tiny_run, tmp_path, tiny, 
     again = train(out=tmp_path / "again", **six_steps)
     assert_same_run(again.folder, tiny_run.folder)
     assert tiny_run.info["head_moved"] > 0
-    before, after = tiny.state_dict(), again.encoder("cpu").state_dict()
+    before, after = tiny.state_dict(), load_encoder(again, "cpu").state_dict()
     assert before.keys() == after.keys()
     assert [name for name in before if torch.equal(before[name], after[name])] == [
         "0.model.pooler.dense.weight",  # mean pooling does without it

@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
-from stlib.base_model import quiet_loading
 from transformers import BertConfig, BertModel, BertTokenizer
+
+from stlib.model import quiet_loading
 
 SIZE = 24  # dimensions of the embeddings
 MAX_LENGTH = 128  # tokens
