@@ -49,6 +49,8 @@ def main() -> None:
     from contest import Judge
 
     from stlib.base_model import load_base
+    from stlib.model import load_base
+    from stlib.runs import write_json
 
     judge = Judge(source, load_base(), nli(options.nli_split, source))
     base = scored(folder / "base.json", judge, load_base)
@@ -100,10 +102,11 @@ def kept_of(out: Path) -> dict:
 
 def load(out: Path):
     """The run's classifier, or its encoder where it has no head."""
+    from stlib.model import has_head, load_classifier, load_encoder
     from stlib.runs import Run
 
     run = Run.load(out)
-    return run.classifier("cpu") if run.has_head() else run.encoder("cpu")
+    return load_classifier(run, "cpu") if has_head(run) else load_encoder(run, "cpu")
 
 
 def scored(path: Path, judge, load_model, nli: bool = True) -> dict:

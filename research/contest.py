@@ -5,10 +5,9 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from stlib import data, sources
-from stlib.bootstrap import paired_spearman
-from stlib.encoding import EncodeOnce
-from stlib.nli_classifier import NLIClassifier
-from stlib.probes import nli_probe, probe_scores
+from stlib.evaluate import nli_probe, probe_scores
+from stlib.measures import paired_spearman
+from stlib.model import EncodeOnce, NLIClassifier
 
 TESTS = ("sts12-sts", "sts13-sts", "sts14-sts", "sts15-sts", "stsbenchmark-sts")
 VALIDATION = "stsbenchmark-sts"  # its train and validation splits

@@ -31,6 +31,10 @@ def main() -> None:
     from stlib.nli_classifier import NLIClassifier
     from stlib.probes import PROTOCOLS
     from stlib.profiles import PROFILES
+    from stlib.evaluate import PROTOCOLS
+    from stlib.model import NLIClassifier, load_base
+    from stlib.profiles import PROFILES, describe_device
+    from stlib.runs import versions, write_json
 
     source = sources.Source("folder", Path(options.data))
     everything = PROFILES["full"].sts_tasks + PROFILES["full"].classification_tasks
@@ -39,7 +43,7 @@ def main() -> None:
     classifier = NLIClassifier(
         load_base("cpu"), torch.nn.Linear(1152, 3)
     )  # an untrained head costs as much as a trained one
-    jobs = [(task, protocol) for task in tasks for protocol in (PROTOCOLS if is_probe(task) else PROTOCOLS[:1])]
+    jobs = [(task, protocol) for task in tasks for protocol in (PROTOCOLS if is_probe(task, source) else PROTOCOLS[:1])]
     classifier.encoder.encode(["warm up"] * 64)
     results = [compare(classifier, jobs, source, precision, options.skip_probes) for precision in options.precisions]
     record(
@@ -50,23 +54,35 @@ def main() -> None:
         under="results",
         data_fingerprint=data.fingerprint(data.sts("stsbenchmark-sts", "test", source)),
         tasks=[f"{task}, {protocol}" if is_probe(task) else task for task, protocol in jobs],
+        {
+            "what": "the whole suite, each distinct sentence encoded once, in batches of one length, against model.encode on each column of each task",
+            "command": "python research/evaluation_speed.py --data DATA_FOLDER"
+            + (" --skip-probes" if options.skip_probes else ""),
+            "data_fingerprint": data.fingerprint(data.sts("stsbenchmark-sts", "test", source)),
+            "tasks": [f"{task}, {protocol}" if is_probe(task, source) else task for task, protocol in jobs],
+            "hardware": describe_device(),
+            "versions": versions(),
+            "results": results,
+        },
     )
 
 
-def is_probe(task: str) -> bool:
-    from stlib.evaluation import is_sts
+def is_probe(task: str, source) -> bool:
+    from stlib.data import kind_of
 
-    return not task.startswith("nli") and not is_sts(task)
+    return task not in ("nli", "nli-probe") and kind_of(task, source) == "classification"
 
 
 def compare(classifier, jobs, source, precision: str, skip_probes: bool) -> dict:
     """Both ways in one precision: sentences, seconds, ratios, and the largest difference of any score."""
-    from stlib.encoding import EncodeOnce
-    from stlib.evaluation import columns_of
+    from stlib.evaluate import columns_of
+    from stlib.model import EncodeOnce
 
     plain = [naive(classifier, job, source, precision) for job in jobs]
     scored = [
-        place for place, (task, _) in enumerate(jobs) if not (skip_probes and (is_probe(task) or task == "nli-probe"))
+        place
+        for place, (task, _) in enumerate(jobs)
+        if not (skip_probes and (is_probe(task, source) or task == "nli-probe"))
     ]
     encoder, started = EncodeOnce(classifier.encoder, precision), time.perf_counter()
     encoder.encode(
@@ -96,8 +112,8 @@ def compare(classifier, jobs, source, precision: str, skip_probes: bool) -> dict
 
 def naive(classifier, job, source, precision: str) -> dict:
     """One task, each of its columns through ``model.encode`` with the library's defaults."""
-    from stlib.encoding import EncodeOnce
-    from stlib.evaluation import columns_of
+    from stlib.evaluate import columns_of
+    from stlib.model import EncodeOnce
 
     model, encoder, seconds, sentences = classifier.encoder, EncodeOnce(classifier.encoder), 0.0, 0
     for column in columns_of(job[0], source, NLI_SPLIT):
@@ -114,7 +130,7 @@ def naive(classifier, job, source, precision: str) -> dict:
 
 def rows_of(classifier, encoder, job, source) -> list[dict]:
     from stlib.data import nli
-    from stlib.evaluation import nli_scores, suite
+    from stlib.evaluate import nli_scores, suite
 
     task, protocol = job
     if task == "nli":

@@ -29,6 +29,7 @@ try:
     import torch
 
     from stlib import base_model, data, forensics, records, sources
+    from stlib import bench, data, forensics, model, sources
     from stlib.errors import UsageError
     from stlib.fast import bench
     from stlib.profiles import runs_folder
@@ -161,7 +162,7 @@ def run_bench(options, batch: int, added: str | None = None) -> dict:
     if added == FLASH:
         try:  # on a sentence: old cards refuse only there
             with torch.autocast(options.device, torch.float16):
-                unpadded(base_model.load_base(options.device)).encode(["one sentence"])
+                unpadded(model.load_base(options.device)).encode(["one sentence"])
         except (ImportError, ValueError, RuntimeError, OSError) as error:
             return {"state": "skipped", "why": str(error).splitlines()[0]}
 
@@ -185,7 +186,7 @@ def tuned_library(name: str, dry: bool):
     """Return a context in which a turn of ``stlib.fast.bench`` uses what ``name`` asks for and a ``Variant`` cannot say."""
     torch.compiler.reset()  # after some compilations of one function, torch would go on without compiling
     if name == FLASH:
-        return mock.patch.object(bench, "load_base", lambda device: unpadded(base_model.load_base(device)))
+        return mock.patch.object(bench, "load_base", lambda device: unpadded(model.load_base(device)))
     # Without tf32=False, torch_compile would switch TF32 on for all turns after it.
     options = {"torch_compile": True, "torch_compile_backend": "eager" if dry else "inductor", "tf32": False}
     arguments = bench.SentenceTransformerTrainingArguments

@@ -58,7 +58,7 @@ def main() -> None:
 
 def base_scores(train_pairs, test_pairs, source) -> dict[str, float]:
     """The same measures of the unchanged base model, unless they are there already."""
-    from stlib.base_model import load_base
+    from stlib.model import load_base
     from stlib.profiles import runs_folder
     from stlib.runs import write_json
 
@@ -78,7 +78,8 @@ def run_folder(arm: str, seed: int) -> Path:
 
 def one_run(arm: str, recipe, seed: int, options: argparse.Namespace, source, train_pairs, test_pairs) -> dict:
     """Train and score one arm with one seed, unless that has been done."""
-    from stlib.evaluation import nli_scores
+    from stlib.evaluate import nli_scores
+    from stlib.model import load_classifier
     from stlib.runs import Run, write_json
     from stlib.training import train
 
@@ -90,7 +91,7 @@ def one_run(arm: str, recipe, seed: int, options: argparse.Namespace, source, tr
         shutil.rmtree(out, ignore_errors=True)
         train(recipe, "full", out=out, data=options.data, nli_split=options.nli_split, seed=seed, log_every=44)
     run = Run.load(out)
-    classifier = run.classifier()
+    classifier = load_classifier(run)
     log, accuracy = run.log(), nli_scores(classifier, test_pairs)
     scores = {
         **kept(run.info),
@@ -110,14 +111,14 @@ def one_run(arm: str, recipe, seed: int, options: argparse.Namespace, source, tr
 
 def refit_accuracy(encoder, train_pairs, test_pairs) -> float:
     """Accuracy in percent of a fresh head on the finished encoder: what its embeddings hold."""
-    from stlib.probes import nli_probe
+    from stlib.evaluate import nli_probe
 
     return round(100 * float(nli_probe(encoder, train_pairs, test_pairs).mean()), 2)
 
 
 def sts(encoder, source) -> dict[str, float]:
     """Spearman x 100 of each task."""
-    from stlib.evaluation import sts_table
+    from stlib.evaluate import sts_table
 
     table = sts_table(encoder, STS, source)
     return {task: round(value, 2) for task, value in zip(table["task"], table["spearman"], strict=True)}

@@ -25,8 +25,8 @@ def main() -> None:
     options = parser.parse_args()
     from contest import Judge
 
-    from stlib.base_model import load_base
     from stlib.data import nli
+    from stlib.model import load_base
     from stlib.profiles import runs_folder
     from stlib.sources import Source
 

@@ -33,13 +33,16 @@ def main() -> None:
     from stlib.nli_classifier import NLIClassifier
     from stlib.profiles import PROFILES
     from stlib.runs import Run
+    from stlib.model import load_base, load_classifier
+    from stlib.profiles import PROFILES, describe_device
+    from stlib.runs import Run, versions, write_json
 
     source = sources.Source("folder", Path(options.data))
     tasks, missing = sources.available_tasks(PROFILES["full"].sts_tasks + PROFILES["full"].classification_tasks, source)
     runs = {"card recipe": Run.load(options.card), "trained head": Run.load(options.trained)}
     models = {
         "base": load_base("cpu"),
-        **{name: NLIClassifier.load(run.model_folder, "cpu") for name, run in runs.items()},
+        **{name: load_classifier(run, "cpu") for name, run in runs.items()},
     }
     started, scores, cosines = time.perf_counter(), {}, {}
     for name, model in models.items():
@@ -64,10 +67,9 @@ def main() -> None:
 def score(model, tasks: list[str], source, options: argparse.Namespace) -> tuple[dict, dict]:
     """All scores of one model, and its cosines of each STS task."""
     from stlib import data
-    from stlib.encoding import EncodeOnce
-    from stlib.evaluation import calibration, is_sts, nli_scores, sts_scores, suite
-    from stlib.nli_classifier import NLIClassifier
-    from stlib.probes import discriminant_plane, nli_probe
+    from stlib.evaluate import in_percent, nli_probe, nli_scores, sts_scores, suite
+    from stlib.measures import calibration
+    from stlib.model import EncodeOnce, NLIClassifier
 
     classifier = model if isinstance(model, NLIClassifier) else None
     encoder = EncodeOnce(classifier.encoder if classifier else model, options.precision)
@@ -83,22 +85,36 @@ def score(model, tasks: list[str], source, options: argparse.Namespace) -> tuple
     if classifier:
         nli = nli_scores(classifier, test, encoder)
         table = calibration(nli["probabilities"], np.asarray(test["label"]))
-        found["nli"] = {
-            key: nli[key] for key in ("n", "accuracy", "low", "high", "macro_f1", "per_label", "calibration_error")
-        }
-        found["nli"] = {
-            key: value if isinstance(value, dict) or key == "n" else 100 * value for key, value in found["nli"].items()
-        }
+        found["nli"] = {**in_percent(nli), "per_label": nli["per_label"]}
         found["nli"]["confusion"] = nli["confusion"].tolist()
         found["nli"]["calibration"] = table.reset_index().to_dict("list")
-    cosines = {task: sts_scores(encoder, data.sts(task, "test", source), task)[1] for task in tasks if is_sts(task)}
+    cosines = {
+        task: sts_scores(encoder, data.sts(task, "test", source), task)[1]
+        for task in tasks
+        if data.kind_of(task, source) == "sts"
+    }
     return found, cosines
+
+
+def discriminant_plane(encoder, train, test) -> np.ndarray:
+    """NLI pairs of ``test`` in the plane that tells the labels of ``train`` apart best, shape (n, 2).
+
+    Linear discriminant analysis on (u, v, |u - v|): three labels span a plane. Each axis is in deviations within a label.
+    The plane is found on other pairs than it shows, so that what looks apart is apart.
+    """
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+    from stlib.evaluate import nli_features
+
+    found = LinearDiscriminantAnalysis(solver="eigen", shrinkage=0.1, n_components=2)
+    found.fit(nli_features(encoder, train), np.asarray(train["label"]))
+    return found.transform(nli_features(encoder, test))
 
 
 def geometry(encoder, source, nli) -> dict[str, float]:
     """Uniformity and mean cosine of all STS-B test sentences; alignment of its similar pairs; cosines of NLI labels."""
     from stlib import data
-    from stlib.evaluation import alignment, mean_cosine, uniformity
+    from stlib.measures import alignment, mean_cosine, uniformity
 
     pairs = data.sts("stsbenchmark-sts", "test", source).to_pandas()
     similar = pairs[pairs["score"] >= SIMILAR]
@@ -125,7 +141,7 @@ def gold_scores(source, tasks) -> dict[str, np.ndarray]:
 
 def against_base(cosines: dict, source) -> dict:
     """Each model less the base model, the mean over all STS tasks, with its paired interval."""
-    from stlib.bootstrap import paired_spearman
+    from stlib.measures import paired_spearman
 
     gold = gold_scores(source, cosines["base"])
     return {
@@ -137,7 +153,7 @@ def against_base(cosines: dict, source) -> dict:
 
 def moved(cosines: dict, name: str, source) -> list[dict]:
     """The STS-B test pairs that the training moved most: their row, gold score and ranks, not their text."""
-    from stlib.evaluation import rank_changes
+    from stlib.measures import rank_changes
 
     task = "stsbenchmark-sts"
     gold = gold_scores(source, [task])[task]

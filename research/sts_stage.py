@@ -22,8 +22,7 @@ def main() -> None:
     parser.add_argument("--from", dest="origins", nargs="+", default=["winner", "base"], help="winner, base or both")
     parser.add_argument("--json", type=Path, required=True)
     options = parser.parse_args()
-    from stlib.base_model import load_base
-    from stlib.encoding import EncodeOnce
+    from stlib.model import EncodeOnce, load_base
     from stlib.profiles import runs_folder
     from stlib.sources import Source
 
@@ -59,7 +58,7 @@ def train_one(start: Path | None, seed: int, out: Path, options: argparse.Namesp
 def scores(encoder, source) -> tuple[dict, dict]:
     """Spearman x 100 on STS-B validation and test, and the cosines of the test pairs."""
     from stlib.data import sts
-    from stlib.evaluation import sts_scores
+    from stlib.evaluate import sts_scores
 
     rows = {split: sts_scores(encoder, sts(TASK, split, source), TASK) for split in ("validation", "test")}
     return {split: round(row["spearman"], 2) for split, (row, _) in rows.items()}, rows["test"][1]
@@ -69,8 +68,8 @@ def differences(cosines, of_base, source) -> dict:
     import numpy as np
     from contest import rounded
 
-    from stlib.bootstrap import paired_spearman
     from stlib.data import sts
+    from stlib.measures import paired_spearman
 
     gold = np.asarray(sts(TASK, "test", source)["score"])
     return {"against_base": rounded(paired_spearman({TASK: gold}, {TASK: cosines}, {TASK: of_base})._asdict())}

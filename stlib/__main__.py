@@ -132,9 +132,8 @@ def run_train(options) -> None:
 
 
 def run_evaluate(options) -> None:
-    from stlib import sources
-    from stlib.evaluation import suite
-    from stlib.probes import PROTOCOLS
+    from stlib import data, sources
+    from stlib.evaluate import PROTOCOLS, suite
     from stlib.profiles import get_profile
     from stlib.runs import versions, write_json
 
@@ -147,7 +146,8 @@ def run_evaluate(options) -> None:
     protocols = PROTOCOLS if options.protocol is None else (options.protocol,)
     model = classifier if "nli" in tasks else encoder
     results = []
-    for row in suite(model, tasks, source, protocols, options.subsets, options.precision, options.nli_split):
+    split = options.nli_split or data.train_split(profile)
+    for row in suite(model, tasks, source, protocols, options.subsets, options.precision, split):
         results.append(row)
         print(describe_row(row), flush=True)
     if options.json:
@@ -162,18 +162,19 @@ def run_evaluate(options) -> None:
 
 
 def describe_row(row: dict) -> str:
-    """One line on one row of ``evaluation.suite``."""
+    """One line on one row of ``evaluate.suite``."""
     name = f"{row['task']:18s} "
     if "spearman" in row:
-        interval = f" [{row['low']:.2f}, {row['high']:.2f}]" if row["low"] == row["low"] else ""
-        subset = f"{row['subset']:18s} "
-        return f"{name}{subset}n={row['n']:<6d} Spearman {row['spearman']:.2f}{interval}, Pearson {row['pearson']:.2f}"
+        start = f"{name}{row['subset']:18s} n={row['n']:<6d} "
+        if row["spearman"] is None:
+            return f"{start}no correlation is defined"
+        interval = f" [{row['low']:.2f}, {row['high']:.2f}]" if row["low"] is not None else ""
+        return f"{start}Spearman {row['spearman']:.2f}{interval}, Pearson {row['pearson']:.2f}"
+    interval = f"[{row['low']:.2f}, {row['high']:.2f}]"
     if "protocol" in row:
-        interval = f"[{row['low']:.2f}, {row['high']:.2f}]"
         return f"{name}{row['protocol']:18s} n={row['n']:<6d} accuracy {row['accuracy']:.2f} {interval}"
-    interval = f"[{100 * row['low']:.2f}, {100 * row['high']:.2f}]"
-    more = f"macro F1 {100 * row['macro_f1']:.2f}, calibration error {100 * row['calibration_error']:.2f}"
-    return f"{name}{'head':18s} n={row['n']:<6d} accuracy {100 * row['accuracy']:.2f} {interval}, {more}"
+    more = f"macro F1 {row['macro_f1']:.2f}, calibration error {row['calibration_error']:.2f}"
+    return f"{name}{'head':18s} n={row['n']:<6d} accuracy {row['accuracy']:.2f} {interval}, {more}"
 
 
 def split_tasks(text: str | None, profile, source) -> list[str]:
@@ -195,15 +196,14 @@ def split_tasks(text: str | None, profile, source) -> list[str]:
 
 def load_model(name: str):
     """The encoder called ``name`` and its classifier, or None for the latter where there is no head."""
-    from stlib.base_model import load_base
-    from stlib.nli_classifier import HEAD_WEIGHTS, NLIClassifier
-    from stlib.runs import find_model_folder, load_encoder
+    from stlib.model import has_head, load_base, load_classifier, load_encoder
+    from stlib.runs import find_model_folder
 
     if name == "base":
         return load_base(), None
     folder = find_model_folder(name)
-    if (folder / HEAD_WEIGHTS).exists():
-        classifier = NLIClassifier.load(folder)
+    if has_head(folder):
+        classifier = load_classifier(folder)
         return classifier.encoder, classifier
     return load_encoder(folder), None
 

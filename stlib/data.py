@@ -13,7 +13,7 @@ from datasets import ClassLabel, Dataset, Features
 
 from stlib.errors import UsageError
 from stlib.profiles import Profile
-from stlib.sources import Source, get_source, read_table
+from stlib.sources import HUB_IDS, Source, columns_of, get_source, read_table
 
 NLI_LABELS = ("entailment", "neutral", "contradiction")
 
@@ -43,6 +43,28 @@ def train_split(profile: Profile) -> str:
 
 
 # ---- the three kinds of corpora -------------------------------------------------------------------------------------
+
+
+def kind_of(task: str, source: Source) -> str:
+    """Return the kind of a task, one of ``KINDS``: the one whose columns its folder's first file has, or that of its hub id.
+
+    If no kind has all its columns there, it is the nearest one: reading the task then says which column is missing.
+
+    Raises:
+        UsageError: the source lacks the task, or its file has no column of any kind.
+    """
+    if source.folder is None:
+        if task not in HUB_IDS:
+            raise UsageError(f"there is no task {task!r} on the hub: choose one of {', '.join(HUB_IDS)}")
+        return "nli" if task == "snli" else "sts" if task.endswith("-sts") else "classification"
+    names = columns_of(task, source)
+    have = {NLI_SPELLING.get(name, name) for name in names}
+    found = {kind: np.mean([name in have for name in (*wanted.texts, wanted.gold)]) for kind, wanted in KINDS.items()}
+    kind = max(found, key=found.get)
+    if not found[kind]:
+        texts = " or ".join(", ".join(wanted.texts) for wanted in KINDS.values())
+        raise UsageError(f"the task {task!r} from {source} has the columns {', '.join(names)}: name its texts {texts}")
+    return kind
 
 
 def nli(split: str = "train", source: Source | None = None, corpus: str = "snli") -> Dataset:

@@ -14,7 +14,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import pairwise_cos_sim
 
 from stlib.forensics import cauchy_schwarz_bound, lowest_loss, new_head
-from stlib.nli_classifier import NLIClassifier
+from stlib.model import NLIClassifier
 from stlib.plots import BLACK, finish, new_axes
 
 try:

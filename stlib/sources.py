@@ -131,12 +131,12 @@ def read_folder(folder: Path, split: str) -> tuple[pa.Table, list[str]]:
     return table, [f"{len(table):,} rows of {split} from {count} {'file' if count == 1 else 'files'}"]
 
 
-def read_parquet(path: Path) -> pa.Table:
-    """Return the rows of one file. Raises UsageError if it cannot be read."""
+def read_parquet(path: Path, read=pq.read_table):
+    """Return the rows of one file, or what else ``read`` finds in it. Raises UsageError if it cannot be read."""
     if path.stat().st_size < 1_000 and path.read_bytes().startswith(b"version https://git-lfs"):
         raise UsageError(f"{path} is a Git LFS pointer, not the file itself: fetch it with git lfs pull")
     try:
-        return pq.read_table(path)
+        return read(path)
     except (OSError, pa.ArrowException) as error:
         raise UsageError(f"{path} could not be read ({str(error).splitlines()[0]}): check the file") from error
 
@@ -205,6 +205,12 @@ def available_tasks(tasks: tuple[str, ...], source: Source) -> tuple[list[str], 
     else:
         have = {path.parent.relative_to(source.folder).parts[0] for path in source.folder.glob("*/**/*.parquet")}
     return [task for task in tasks if task in have], [task for task in tasks if task not in have]
+
+
+def columns_of(task: str, source: Source) -> list[str]:
+    """Return the names of the columns in the first file of a task's folder. Raises UsageError if there is none."""
+    shards = find_shards(folder_of(task, source))
+    return read_parquet(next(iter(shards.values()))[0], pq.read_schema).names
 
 
 def splits_of(task: str, source: Source) -> list[str]:

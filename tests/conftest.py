@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from stlib.nli_classifier import load_encoder
+from stlib.model import load_encoder
 
 # The same examples in every run: a failure can be repeated, and a green run stays green.
 hypothesis.settings.register_profile("course", derandomize=True, database=None, deadline=None)
@@ -36,7 +37,7 @@ def templates_compiled_once():
 
 @pytest.fixture(scope="session")
 def base():
-    from stlib.base_model import load_base
+    from stlib.model import load_base
 
     return load_base("cpu")
 
@@ -118,7 +119,7 @@ def data_folder(tmp_path):
 @pytest.fixture
 def encoded(monkeypatch):
     """The lists of sentences that reach an encoder, one list a call."""
-    from stlib.encoding import EncodeOnce
+    from stlib.model import EncodeOnce
 
     calls, original = [], EncodeOnce.encode_distinct
 

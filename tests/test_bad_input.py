@@ -20,6 +20,10 @@ from stlib.encoding import EncodeOnce
 from stlib.evaluation import sts_scores
 from stlib.settings import UsageError
 from stlib.train import train
+from stlib.errors import UsageError
+from stlib.evaluate import sts_scores
+from stlib.model import EncodeOnce, load_classifier
+from stlib.training import train
 from tests.test_command_line import fails
 from tests.tiny import SIZE
 
@@ -283,7 +287,7 @@ ODD = {
 
 @pytest.fixture(scope="module")
 def classifier(tiny_run):
-    return tiny_run.classifier("cpu")
+    return load_classifier(tiny_run, "cpu")
 
 
 @pytest.mark.parametrize("case", ODD)

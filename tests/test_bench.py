@@ -10,8 +10,8 @@ import torch
 from stlib import data, records, sources
 from stlib.__main__ import main
 from stlib.fast import bench
+from stlib.model import load_encoder
 from stlib.recipes import get_recipe
-from stlib.runs import load_encoder
 
 RECORDS = sorted(path.name for path in files("stlib.records").iterdir() if path.name.endswith(".json"))
 

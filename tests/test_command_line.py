@@ -42,11 +42,37 @@ def test_train_evaluate_predict(tmp_path, capsys, monkeypatch, tiny_model):
 
 
 def test_evaluate_base_on_a_folder(data_folder, capsys, monkeypatch, base):
-    monkeypatch.setattr("stlib.base_model.load_base", lambda: base)
+    monkeypatch.setattr("stlib.model.load_base", lambda: base)
     arguments = ["--tasks", "sts13-sts,cr", "--data", str(data_folder), "--protocol", "senteval"]
     assert main(["evaluate", "base", *arguments]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in lines] == [["sts13-sts", "all"], ["cr", "senteval"]]
+
+
+def test_figures_are_percent_and_one_that_is_not_defined_is_said(tmp_path, capsys, tiny_model):
+    (tmp_path / "years").mkdir()
+    pairs = {
+        "sentence1": ["a cat", "a dog", "the sun"],
+        "sentence2": ["a kitten", "a puppy", "a tax"],
+        "score": [4, 3, 0],
+    }
+    pd.DataFrame({**pairs, "subset": ["pets", "pets", "sky"]}).to_parquet(tmp_path / "years" / "test.parquet")
+    arguments = ["--tasks", "years", "--data", str(tmp_path), "--subsets", "--json", str(tmp_path / "scores.json")]
+    assert main(["evaluate", str(tiny_model), *arguments]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].split() == ["years", "sky", "n=1", "no", "correlation", "is", "defined"]
+    rows = json.loads((tmp_path / "scores.json").read_text(), parse_constant=pytest.fail)["results"]
+    assert [row["subset"] for row in rows] == ["all", "pets", "sky", "mean of subsets"]
+    assert rows[2]["spearman"] is None
+    assert abs(rows[1]["spearman"]) == pytest.approx(100)  # of two pairs
+
+
+@pytest.mark.parametrize(("profile", "split"), [("mini", "train[:9600]"), ("small", "train[:20000]")])
+def test_a_fresh_head_is_trained_on_the_profiles_split(monkeypatch, tiny_model, profile, split):
+    asked = []
+    monkeypatch.setattr("stlib.evaluate.suite", lambda *arguments: asked.append(arguments[-1]) or [])
+    assert main(["evaluate", str(tiny_model), "--tasks", "nli-probe", "--profile", profile, "--data", "mini"]) == 0
+    assert asked == [split]
 
 
 def test_data_without_profile_means_small():

@@ -19,6 +19,9 @@ from safetensors.torch import load_file
 from stlib import profiles
 from stlib.base_model import load_base
 from stlib.fast.packed import PRECISIONS, Masks, PackedEncoder, Packing
+from stlib.model import load_base, load_classifier, load_encoder
+from stlib.pace import PRECISIONS
+from stlib.packed import Masks, PackedEncoder, Packing
 from stlib.recipes import CARD
 from stlib.training import train
 from tests.conftest import weights
@@ -157,11 +160,13 @@ def test_both_engines_train_the_same_run_and_the_saved_models_load_on_a_processo
     record_property("losses_differ_by", float((ours["loss"] - theirs["loss"]).abs().max()))
     np.testing.assert_allclose(ours["loss"], theirs["loss"], atol=5e-4)
     sentences = ["A man sleeps.", "Two dogs are running in a park."]
-    embeddings = [run.encoder("cpu").encode(sentences) for run in runs]
+    embeddings = [load_encoder(run, "cpu").encode(sentences) for run in runs]
     np.testing.assert_allclose(*embeddings, atol=5e-3)
     for run, embedding in zip(runs, embeddings, strict=True):
-        np.testing.assert_allclose(run.encoder(DEVICE).encode(sentences), embedding, atol=1e-4)
-        assert run.classifier("cpu").predict_proba(sentences[:1], sentences[1:]).sum() == pytest.approx(1, abs=1e-5)
+        np.testing.assert_allclose(load_encoder(run, DEVICE).encode(sentences), embedding, atol=1e-4)
+        assert load_classifier(run, "cpu").predict_proba(sentences[:1], sentences[1:]).sum() == pytest.approx(
+            1, abs=1e-5
+        )
 
 
 @on_card
@@ -204,7 +209,7 @@ def test_half_precision_trains_as_float32_does(tmp_path, settings, record_proper
         losses[precision] = run.log()["loss"]
     record_property("losses_differ_by", float((losses[half] - losses["fp32"]).abs().max()))
     np.testing.assert_allclose(losses[half], losses["fp32"], atol=0.01)
-    assert np.abs(run.encoder("cpu").encode(["A man sleeps."]) - tiny.encode(["A man sleeps."])).max() > 1e-3
+    assert np.abs(load_encoder(run, "cpu").encode(["A man sleeps."]) - tiny.encode(["A man sleeps."])).max() > 1e-3
 
 
 @on_card

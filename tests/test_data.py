@@ -276,3 +276,17 @@ def test_mini_texts_do_not_repeat_across_splits():
     for task in ("question_topic", "opinion"):
         texts = [text for split in ("train", "test") for text in data.classification(task, split, MINI)["text"]]
         assert len({text.lower() for text in texts}) == len(texts) >= 240
+
+
+def test_the_kind_of_a_task_is_that_of_its_columns_or_of_its_hub_id(data_folder):
+    found = {task: data.kind_of(task, folder_source(data_folder)) for task in ("snli", "sts13-sts", "cr")}
+    assert found == {"snli": "nli", "sts13-sts": "sts", "cr": "classification"}
+    hub = {task: data.kind_of(task, Source("hub")) for task in ("snli", "sickr-sts", "banking77")}
+    assert hub == {"snli": "nli", "sickr-sts": "sts", "banking77": "classification"}
+    with pytest.raises(UsageError, match="no task 'stsb' on the hub"):
+        data.kind_of("stsb", Source("hub"))
+    pd.DataFrame({"a": ["x"], "score": [1.0]}).to_parquet(data_folder / "sts13-sts" / "test.parquet")
+    assert data.kind_of("sts13-sts", folder_source(data_folder)) == "sts"  # nearest: its texts have other names
+    pd.DataFrame({"a": ["x"]}).to_parquet(data_folder / "sts13-sts" / "test.parquet")
+    with pytest.raises(UsageError, match=r"'sts13-sts' from .* has the columns a: name its texts"):
+        data.kind_of("sts13-sts", folder_source(data_folder))

@@ -11,12 +11,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from stlib.base_model import load_base
 from stlib.errors import UsageError
 from stlib.fast.packed import BLOCK_MULTIPLE, ROW_MULTIPLE, Masks, PackedEncoder, Packing, gradient_norm
 from stlib.losses import head_of, make_loss, prepare_encoder
+from stlib.model import load_base, load_classifier, load_encoder
+from stlib.packed import BLOCK_MULTIPLE, ROW_MULTIPLE, Masks, PackedEncoder, Packing, gradient_norm
 from stlib.recipes import CARD, Recipe
-from stlib.runs import load_encoder
 from stlib.trainer import Embedded, PackedTrainer, default_engine
 from stlib.training import train
 from tests.tiny import MAX_LENGTH
@@ -278,7 +278,7 @@ def test_both_engines_train_the_same_run(tmp_path, monkeypatch, tiny_model):
     assert ours.log()[columns].equals(theirs.log()[columns])
     np.testing.assert_allclose(ours.log()["loss"], theirs.log()["loss"], atol=2e-4)
     sentences = ["A man sleeps.", "Two dogs are running in a park."]
-    ours, theirs = ours.classifier("cpu"), theirs.classifier("cpu")
+    ours, theirs = load_classifier(ours, "cpu"), load_classifier(theirs, "cpu")
     np.testing.assert_allclose(ours.encoder.encode(sentences), theirs.encoder.encode(sentences), atol=2e-3)
     torch.testing.assert_close(ours.head.weight, theirs.head.weight, rtol=0, atol=2e-3)
 

@@ -8,6 +8,10 @@ import pytest
 
 from stlib import progress
 from stlib.encoding import EncodeOnce
+from stlib import pace, progress
+from stlib.data import nli
+from stlib.model import EncodeOnce
+from stlib.sources import Source
 
 
 @pytest.fixture

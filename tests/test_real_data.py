@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
 
-from stlib import data, evaluation, sources
+from stlib import data, evaluate, sources
 from stlib.__main__ import main
-from stlib.encoding import EncodeOnce
 from stlib.errors import UsageError
-from stlib.probes import probe_scores
+from stlib.evaluate import probe_scores
+from stlib.model import EncodeOnce, load_classifier
 from stlib.recipes import STS_STAGE
 from stlib.runs import Run
 from stlib.training import load_rows, train
@@ -47,7 +47,7 @@ def without_training_split(tmp_path):
     [("sts13-sts", 80.60), ("sts14-sts", 75.60), ("sts15-sts", 85.39), ("stsbenchmark-sts", 82.03)],
 )
 def test_the_base_model_scores_what_is_published(encoder, task, published):
-    row, _ = evaluation.sts_scores(encoder, data.sts(task, "test", SOURCE), task)
+    row, _ = evaluate.sts_scores(encoder, data.sts(task, "test", SOURCE), task)
     assert row["spearman"] == pytest.approx(published, abs=0.05)
     assert row["low"] < published < row["high"]
 
@@ -65,13 +65,13 @@ def test_the_suite_gives_what_the_library_gives(base, encoder):
         list(pairs["sentence1"]), list(pairs["sentence2"]), list(pairs["score"]), similarity_fn_names=["cosine"], write_csv=False
     )  # fmt: skip
     theirs = evaluator(base)
-    (ours,) = evaluation.suite(encoder, ["sts13-sts"], SOURCE)
+    (ours,) = evaluate.suite(encoder, ["sts13-sts"], SOURCE)
     assert ours["spearman"] == pytest.approx(100 * theirs["spearman_cosine"], abs=0.01)
     assert ours["pearson"] == pytest.approx(100 * theirs["pearson_cosine"], abs=0.01)
 
 
 def test_subsets_of_sts_are_scored(encoder):
-    table = evaluation.sts_table(encoder, ["sts13-sts"], SOURCE, subsets=True).set_index("subset")
+    table = evaluate.sts_table(encoder, ["sts13-sts"], SOURCE, subsets=True).set_index("subset")
     assert {"headlines", "OnWN", "FNWN"} < set(table.index)
     assert table.loc["all", "n"] == table.loc[["headlines", "OnWN", "FNWN"], "n"].sum() == 1_500
 
@@ -116,7 +116,7 @@ def test_every_corpus_in_the_folder_is_read():
 
 def test_fifty_steps_on_real_pairs_beat_chance(tmp_path):
     run = train("trained_head", "small", out=tmp_path / "run", data=REAL_DATA, nli_split="validation[:1600]")
-    scores = evaluation.nli_scores(run.classifier("cpu"), data.nli("test[:1500]", SOURCE))
+    scores = evaluate.nli_scores(load_classifier(run, "cpu"), data.nli("test[:1500]", SOURCE))
     assert scores["low"] > 0.40
     assert run.log()["loss"].iloc[-1] < run.log()["loss"].iloc[0]
 

@@ -11,7 +11,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 from transformers import BertConfig, BertModel, BertTokenizer
 
-from stlib.base_model import quiet_loading
+from stlib.model import quiet_loading
 
 SIZE = 24  # dimensions of the embeddings
 MAX_LENGTH = 128  # tokens

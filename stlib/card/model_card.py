@@ -10,7 +10,7 @@ from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimil
 
 from stlib.data import nli, sts
 from stlib.errors import UsageError
-from stlib.nli_classifier import NLIClassifier
+from stlib.model import NLIClassifier, has_head, load_classifier, load_encoder
 from stlib.profiles import get_profile
 from stlib.recipes import Recipe
 from stlib.runs import Run, write_text
@@ -65,7 +65,7 @@ class NLIEvaluator(BaseEvaluator):
     def __call__(
         self, model: SentenceTransformer, output_path=None, epoch: int = -1, steps: int = -1
     ) -> dict[str, float]:
-        from stlib.evaluation import nli_scores
+        from stlib.evaluate import nli_scores
 
         scores = nli_scores(self.classifier, self.pairs)
         metrics = {f"{self.name}_accuracy": scores["accuracy"], f"{self.name}_macro_f1": scores["macro_f1"]}
@@ -87,8 +87,8 @@ def write_card(run: Run, source: Source | None = None, evaluate: bool = True, mo
     """
     if not (run.folder / REMEMBERED).is_file():
         raise UsageError(f"{run.folder} has no {REMEMBERED}: it was trained without one; train the run again")
-    classifier = run.classifier() if run.has_head() else None
-    model = classifier.encoder if classifier else run.encoder()
+    classifier = load_classifier(run) if has_head(run) else None
+    model = classifier.encoder if classifier else load_encoder(run)
     restore(model, run)
     if model_id is not None:
         model.model_card_data.set_model_id(model_id)

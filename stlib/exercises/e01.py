@@ -5,7 +5,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sklearn.metrics.pairwise import cosine_similarity
 
-from stlib.base_model import load_base
+from stlib.model import load_base
 
 
 def exercise_1(cosine):

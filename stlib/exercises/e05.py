@@ -3,8 +3,8 @@
 import numpy as np
 from scipy.stats import spearmanr
 
-from stlib.bootstrap import bootstrap_spearman
 from stlib.exercises import NOTHING
+from stlib.measures import bootstrap_spearman
 
 
 def exercise_1(answer):

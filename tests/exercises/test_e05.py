@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from scipy.stats import rankdata, spearmanr
 
-from stlib.bootstrap import bootstrap_spearman
 from stlib.exercises import find, shortcoming
+from stlib.measures import bootstrap_spearman
 
 
 def words(sentence):

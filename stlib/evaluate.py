@@ -1,0 +1,305 @@
+"""Evaluation: semantic textual similarity, NLI and probes, each with its uncertainty, and a whole suite of tasks."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+
+import numpy as np
+import pandas as pd
+import torch
+from datasets import Dataset
+from scipy import stats
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.util import pairwise_cos_sim
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+from sklearn.model_selection import StratifiedKFold, train_test_split
+
+from stlib import data, progress
+from stlib.errors import UsageError
+from stlib.measures import bootstrap_mean, bootstrap_spearman, calibration, calibration_error
+from stlib.model import EncodeOnce, NLIClassifier, pair_features, remembering
+from stlib.profiles import get_profile
+from stlib.sources import Source, get_source, splits_of
+
+Model = SentenceTransformer | EncodeOnce
+Part = tuple[np.ndarray, np.ndarray]  # embeddings (n, d) and labels (n,)
+STS_COLUMNS = ["task", "subset", "n", "spearman", "low", "high", "pearson"]
+PROTOCOLS = ("senteval", "mteb")
+STRENGTHS = tuple(2.0**power for power in range(-2, 4))  # SentEval's grid for C, the inverse of the penalty
+FOLDS, RUNS, SAMPLES_A_LABEL, MTEB_SEED = 10, 10, 8, 42  # SentEval's, then MTEB's
+
+
+def sts_scores(model: Model, dataset: Dataset, name: str = "") -> tuple[dict, np.ndarray]:
+    """Return the scores of one STS task: one correlation over all its pairs, as the field reports it (arXiv 2210.07316).
+
+    Returns:
+        A row with ``task``, ``subset`` ("all"), ``n``, ``spearman`` and ``pearson`` of the cosine with the gold score,
+        both x 100, and the 95 % bootstrap interval ``low`` to ``high`` of the former; and the n cosines.
+
+    Raises:
+        UsageError: fewer than two pairs, or gold scores or cosines that are all equal: no correlation is defined.
+    """
+    gold, encoder = np.asarray(dataset["score"], dtype=float), remembering(model)
+    check_spread(gold, "gold scores", name)
+    cosines = pairwise_cos_sim(*(encoder.encode(dataset[side]) for side in data.KINDS["sts"].texts)).cpu().numpy()
+    check_spread(cosines, "cosines", name)
+    spearman, pearson = (100 * measure(gold, cosines).statistic for measure in (stats.spearmanr, stats.pearsonr))
+    row = name, "all", len(gold), spearman, *bootstrap_spearman(gold, cosines), pearson
+    return dict(zip(STS_COLUMNS, row, strict=True)), cosines
+
+
+def check_spread(values: np.ndarray, what: str, task: str) -> None:
+    """Raise UsageError unless ``values`` are numbers, and two of them differ: without, no correlation is defined."""
+    if len(values) < 2 or not np.ptp(values) > 1e-6:  # nor if one is NaN
+        raise UsageError(
+            f"the STS task {task!r} has {len(values)} pairs with the {what} {np.unique(values)[-3:]}: a correlation needs "
+            "numbers, and two different ones at least"
+        )
+
+
+def sts_table(
+    model: Model, tasks: Iterable[str], source: Source | None = None, split: str = "test", subsets: bool = False
+) -> pd.DataFrame:
+    """Return ``sts_scores`` of each task, one row per task, in the order given.
+
+    With ``subsets``, each task that names its subsets has a row for each of them too, and one for their mean
+    ("mean of subsets"), as papers of the SemEval years report; its interval is left empty.
+    """
+    encoder, rows = remembering(model), []
+    for task in progress.bar(tasks, desc="STS", unit="tasks"):
+        dataset = data.sts(task, split, source)
+        rows.append(sts_scores(encoder, dataset, task)[0])
+        if subsets and "subset" in dataset.column_names:
+            rows += subset_rows(encoder, dataset, task)
+    return pd.DataFrame(rows, columns=STS_COLUMNS)
+
+
+def subset_rows(encoder: EncodeOnce, dataset: Dataset, task: str) -> list[dict]:
+    """Return a row for each subset of a task, then the mean of their correlations, each subset counted once.
+
+    A subset of one pair, or of pairs with one score, has no correlation: its row has ``n`` alone, and the mean is without it.
+    """
+    names, rows = np.asarray(dataset["subset"]), []
+    for name in pd.unique(names):
+        inside = np.flatnonzero(names == name)
+        try:
+            row = sts_scores(encoder, dataset.select(inside), task)[0]
+        except UsageError:
+            row = {"task": task, "n": len(inside)}
+        rows.append({**row, "subset": str(name)})
+    means = pd.DataFrame(rows, columns=STS_COLUMNS)[["spearman", "pearson"]].mean().to_dict()
+    return [*rows, {"task": task, "subset": "mean of subsets", "n": len(names), **means}]
+
+
+def accuracy_of(correct: np.ndarray) -> dict:
+    """Return ``n``, ``accuracy`` and its 95 % interval ``low`` to ``high`` (bootstrap over rows), as shares."""
+    low, high = bootstrap_mean(correct)
+    return {"n": len(correct), "accuracy": float(correct.mean()), "low": low, "high": high}
+
+
+def in_percent(row: dict) -> dict:
+    """Return a row with its shares in percent, without arrays."""
+    kept = {key: value for key, value in row.items() if not isinstance(value, np.ndarray)}
+    inside = {key: in_percent(value) for key, value in kept.items() if isinstance(value, dict)}
+    return kept | {key: 100 * value for key, value in kept.items() if isinstance(value, float)} | inside
+
+
+def nli_scores(classifier: NLIClassifier, dataset: Dataset, encoder: EncodeOnce | None = None) -> dict:
+    """Return accuracy, macro F1, confusion and calibration of an NLI classifier, as shares.
+
+    Returns:
+        ``n``, ``accuracy`` with its interval ``low`` to ``high`` (see ``accuracy_of``), ``macro_f1`` (over all labels),
+        ``per_label`` (recall of each label), ``calibration_error`` (see there), ``confusion`` (3 x 3 counts, rows gold,
+        columns predicted) and ``probabilities`` (n x 3).
+    """
+    gold, encoder = np.asarray(dataset["label"]), encoder or EncodeOnce(classifier.encoder)
+    probabilities = classifier.logits_of(*nli_embeddings(encoder, dataset)).softmax(dim=1).numpy()
+    predicted, labels = probabilities.argmax(axis=1), range(len(classifier.labels))
+    _, recall, f1, _ = precision_recall_fscore_support(gold, predicted, labels=labels, zero_division=0)
+    return {
+        **accuracy_of(predicted == gold),
+        "macro_f1": float(f1.mean()),
+        "per_label": dict(zip(classifier.labels, recall.tolist(), strict=True)),
+        "calibration_error": calibration_error(calibration(probabilities, gold)),
+        "confusion": confusion_matrix(gold, predicted, labels=labels),
+        "probabilities": probabilities,
+    }
+
+
+def nli_embeddings(encoder: EncodeOnce, pairs: Dataset) -> list[torch.Tensor]:
+    """Return the embeddings of premises and hypotheses, twice shape (n, d)."""
+    return [torch.from_numpy(encoder.encode(pairs[name])) for name in ("sentence_0", "sentence_1")]
+
+
+def nli_probe(model: Model, train: Dataset, test: Dataset) -> np.ndarray:
+    """Return which pairs of ``test`` a fresh head gets right, shape (n,), while the encoder stays as it is.
+
+    The head is a logistic regression on (u, v, |u - v|) of ``train``: what the embeddings hold about NLI, for models
+    that were trained without a head too.
+    """
+    encoder = remembering(model)
+    head = LogisticRegression(C=10, max_iter=500).fit(nli_features(encoder, train), np.asarray(train["label"]))
+    return head.predict(nli_features(encoder, test)) == np.asarray(test["label"])
+
+
+def nli_features(encoder: EncodeOnce, pairs: Dataset) -> np.ndarray:
+    """Return (u, v, |u - v|) of NLI pairs, shape (n, 3d)."""
+    return pair_features(*nli_embeddings(encoder, pairs)).numpy()
+
+
+def probe_scores(model: Model, task: str, source: Source | None = None, protocol: str = "senteval") -> dict:
+    """Return the accuracy of a logistic regression on frozen embeddings, under one of two protocols.
+
+    ``senteval`` (Conneau and Kiela 2018, https://aclanthology.org/L18-1269) takes all training sentences and the given
+    test split, or 10-fold cross-validation if there is none. C comes from SentEval's grid, by the accuracy on the
+    validation split, or if there is none on a tenth of the training sentences (SentEval itself takes ten tenths,
+    which costs ten times as much). ``mteb`` (Muennighoff et al. 2023, arXiv 2210.07316) is the mean of ten runs, each
+    trained on 8 random sentences per label and scored on the test split; if there is none, on all other sentences.
+
+    Returns:
+        ``task``, ``protocol``, ``n`` scored sentences, ``classes``, ``accuracy`` in percent, and its 95 % interval
+        ``low`` to ``high``: over test sentences (bootstrap) for ``senteval``, over runs (Student's t) for ``mteb``.
+
+    Raises:
+        UsageError: an unknown protocol, or a task with fewer than two labels.
+    """
+    if protocol not in PROTOCOLS:
+        raise UsageError(f"there is no protocol {protocol!r}: choose one of {', '.join(PROTOCOLS)}")
+    source, encoder = source or get_source(), remembering(model)
+    parts = {name: data.classification(task, name, source) for name in probe_splits(task, source)}
+    classes = len(set(parts["train"]["label"])) if "train" in parts else 0
+    if classes < 2:
+        raise UsageError(f"the task {task!r} from {source} has no train split with two labels: a probe needs one")
+    features = {name: (encoder.encode(part["text"]), np.asarray(part["label"])) for name, part in parts.items()}
+    try:
+        found = {"senteval": senteval, "mteb": mteb}[protocol](**features)
+    except ValueError as error:  # scikit-learn's, if a label or a fold has too few sentences
+        raise UsageError(
+            f"the task {task!r} from {source} is too small for the protocol {protocol} ({error}): add rows"
+        ) from error
+    return {"task": task, "protocol": protocol, "n": found.pop("n"), "classes": classes, **in_percent(found)}
+
+
+def probe_splits(task: str, source: Source) -> list[str]:
+    """Return the splits of a classification task that a probe reads."""
+    have = splits_of(task, source)
+    return [name for name in ("train", "validation", "test") if name in have]
+
+
+def senteval(train: Part, validation: Part | None = None, test: Part | None = None) -> dict:
+    """Return the accuracy and its interval (see ``accuracy_of``) on ``test``, or by 10-fold cross-validation."""
+    if test is not None:
+        correct = fit(train, best_strength(train, validation)).predict(test[0]) == test[1]
+    else:
+        x, y = train
+        correct = np.empty(len(y), dtype=bool)
+        for inside, outside in StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(x, y):
+            part = x[inside], y[inside]
+            correct[outside] = fit(part, best_strength(part)).predict(x[outside]) == y[outside]
+    return accuracy_of(correct)
+
+
+def best_strength(train: Part, validation: Part | None = None) -> float:
+    """Return the C of the grid with the highest accuracy on sentences that the probe has not seen."""
+    if validation is None:
+        x, y = train
+        shares = train_test_split(x, y, test_size=1 / FOLDS, random_state=0, stratify=y)
+        train, validation = (shares[0], shares[2]), (shares[1], shares[3])
+    return max(STRENGTHS, key=lambda strength: fit(train, strength).score(*validation))
+
+
+def fit(train: Part, strength: float) -> LogisticRegression:
+    """Return a fitted logistic regression: by Newton's method for few labels and many rows, which then takes a tenth of the time.
+
+    With many labels its Hessian grows too large, and with few rows building it costs more than all else.
+    """
+    labels = len(np.unique(train[1]))
+    solver = "newton-cholesky" if labels <= 6 and len(train[0]) > labels * train[0].shape[1] else "lbfgs"
+    return LogisticRegression(C=strength, solver=solver, max_iter=1_000).fit(*train)
+
+
+def mteb(train: Part, validation: Part | None = None, test: Part | None = None) -> dict:
+    """Return the mean accuracy of the runs and its interval, as ``senteval`` does. ``validation`` is not used."""
+    x, y = train
+    random, order = np.random.RandomState(MTEB_SEED), np.arange(len(y))
+    accuracies = []
+    for _ in range(RUNS):
+        random.shuffle(order)
+        chosen = np.concatenate([order[y[order] == label][:SAMPLES_A_LABEL] for label in np.unique(y)])
+        rest = np.setdiff1d(order, chosen)
+        unseen = test if test is not None else (x[rest], y[rest])
+        probe = LogisticRegression(max_iter=100, random_state=MTEB_SEED).fit(x[chosen], y[chosen])
+        accuracies.append(probe.score(*unseen))
+    mean = float(np.mean(accuracies))
+    margin = float(stats.t.ppf(0.975, RUNS - 1) * np.std(accuracies, ddof=1) / RUNS**0.5)
+    return {"n": len(unseen[1]), "accuracy": mean, "low": mean - margin, "high": mean + margin}
+
+
+def probe_table(
+    model: Model, tasks: Iterable[str], source: Source | None = None, protocol: str = "senteval"
+) -> pd.DataFrame:
+    """Return ``probe_scores`` of each task, one row per task, in the order given."""
+    encoder = remembering(model)
+    shown = progress.bar(tasks, desc="probes", unit="tasks")
+    return pd.DataFrame([probe_scores(encoder, task, source, protocol) for task in shown])
+
+
+def suite(
+    model: Model | NLIClassifier,
+    tasks: Sequence[str],
+    source: Source | None = None,
+    protocols: Sequence[str] = PROTOCOLS,
+    subsets: bool = False,
+    precision: str = "fp32",
+    nli_split: str | None = None,
+) -> Iterator[dict]:
+    """Yield the scores of a model on any mixture of tasks, row by row; each distinct sentence is encoded once for them all.
+
+    Rows are as ``sts_scores``, ``nli_scores`` (without arrays) and ``probe_scores`` return them, but all figures are in
+    percent, and None if not defined.
+
+    Args:
+        model: an encoder, or a classifier if ``nli`` is among the tasks.
+        tasks: STS and classification tasks, told apart by their columns (``data.kind_of``), ``nli`` (the classifier on
+            the NLI test split) and ``nli-probe`` (a fresh head on the finished encoder, for models without one too).
+        protocols: of the probes; each classification task is scored under all of them.
+        subsets: also score each subset of an STS task.
+        precision: of the encoder, ``fp32`` or ``bf16``.
+        nli_split: what the head of ``nli-probe`` is trained on; ``STLIB_NLI_SPLIT`` or the profile's own by default.
+
+    Raises:
+        UsageError: ``nli`` for a model without a head, or a task that the source does not have.
+    """
+    source, nli_split = source or get_source(), nli_split or data.train_split(get_profile())
+    classifier = model if isinstance(model, NLIClassifier) else None
+    if "nli" in tasks and classifier is None:
+        raise UsageError("the task nli needs a model with an NLI head: name a run folder, or leave nli out")
+    encoder = classifier.encoder if classifier else model
+    encoder = encoder if isinstance(encoder, EncodeOnce) else EncodeOnce(encoder, precision)
+    encoder.encode(list(chain.from_iterable(chain(*(columns_of(task, source, nli_split) for task in tasks)))))
+    for task in tasks:
+        if task == "nli":
+            rows = [{"task": task, **in_percent(nli_scores(classifier, data.nli("test", source), encoder))}]
+        elif task == "nli-probe":
+            correct = nli_probe(encoder, data.nli(nli_split, source), data.nli("test", source))
+            rows = [{"task": task, "protocol": "fresh head", **in_percent(accuracy_of(correct))}]
+        elif data.kind_of(task, source) == "sts":
+            rows = sts_table(encoder, [task], source, subsets=subsets).to_dict("records")
+        else:
+            rows = (probe_scores(encoder, task, source, protocol) for protocol in protocols)
+        for row in rows:
+            yield {key: None if value != value else value for key, value in row.items()}
+
+
+def columns_of(task: str, source: Source, nli_split: str) -> list[list[str]]:
+    """Return the columns of text that scoring a task asks for."""
+    if task in ("nli", "nli-probe"):
+        kind, splits = "nli", ("test",) if task == "nli" else (nli_split, "test")
+        tables = [data.nli(split, source) for split in splits]
+    elif (kind := data.kind_of(task, source)) == "sts":
+        tables = [data.sts(task, "test", source)]
+    elif kind == "classification":
+        tables = [data.classification(task, split, source) for split in probe_splits(task, source)]
+    else:
+        raise UsageError(f"the task {task!r} from {source} has pairs with NLI labels: score them with nli or nli-probe")
+    return [list(table[name]) for table in tables for name in data.KINDS[kind].texts]

