@@ -18,11 +18,11 @@ import pandas as pd
 from torch.profiler import ProfilerActivity, profile
 
 from stlib import data, sources
-from stlib.base_model import hide_card_bar, load_base
 from stlib.fast import bench
 from stlib.fast.tokens import tokenise
-from stlib.profiles import best_device, describe_device
+from stlib.model import hide_card_bar, load_base
 from stlib.runs import peak_memory_mb, versions, write_json
+from stlib.settings import PRECISIONS, best_device, describe_device
 
 
 def with_rates(table: pd.DataFrame, dataset, batch: int) -> pd.DataFrame:
@@ -34,7 +34,7 @@ def with_rates(table: pd.DataFrame, dataset, batch: int) -> pd.DataFrame:
     texts = [rows["sentence_0"], rows["sentence_1"]]
     tokens = batch * sum(len(ids) for column in texts for ids in tokenizer(column)["input_ids"]) / len(texts[0])
     step, device = table["seconds_a_step"], best_device()
-    rate = table["precision"].map(lambda name: bench.product_rate(bench.PRECISIONS[name], round(tokens), device))
+    rate = table["precision"].map(lambda name: bench.product_rate(PRECISIONS[name], round(tokens), device))
     return table.assign(
         steps_a_second=(1 / step).round(2),
         pairs_a_second=(batch / step).round().astype(int),

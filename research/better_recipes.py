@@ -28,8 +28,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     from stlib.data import nli
-    from stlib.profiles import runs_folder
     from stlib.recipes import CONTENDERS
+    from stlib.settings import runs_folder
     from stlib.sources import Source
 
     source, folder = Source("folder", Path(options.data)), runs_folder() / "better_recipes"
@@ -48,9 +48,7 @@ def main() -> None:
         return
     from contest import Judge
 
-    from stlib.base_model import load_base
     from stlib.model import load_base
-    from stlib.runs import write_json
 
     judge = Judge(source, load_base(), nli(options.nli_split, source))
     base = scored(folder / "base.json", judge, load_base)
@@ -74,7 +72,7 @@ def main() -> None:
 
 
 def train_one(recipe: str, seed: int, out: Path, options: argparse.Namespace) -> None:
-    from stlib.training import train
+    from stlib.train import train
 
     shutil.rmtree(out, ignore_errors=True)
     train(recipe, "full", out=out, data=options.data, nli_split=options.nli_split, seed=seed, log_every=20)
@@ -84,6 +82,7 @@ def train_one(recipe: str, seed: int, out: Path, options: argparse.Namespace) ->
 def cook(recipe: str, seed: int, out: Path, options: argparse.Namespace, members: int = MEMBERS) -> None:
     """Average ``members`` runs of a recipe; soup 2 has the seeds 21, 22, ... Its members are removed afterwards."""
     from stlib.averaging import average_runs
+
     from stlib.runs import Run
 
     parts = out.with_name(out.name + "-members")

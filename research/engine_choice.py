@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stlib import data, sources
-from stlib.base_model import load_base
-from stlib.fast.packed import PRECISIONS, PackedEncoder, gradient_norm
-from stlib.profiles import describe_device
+from stlib.fast.packed import PackedEncoder, gradient_norm
+from stlib.fast.trainer import keep_freed_memory
+from stlib.model import load_base
 from stlib.runs import versions, write_json
-from stlib.trainer import keep_freed_memory
+from stlib.settings import PRECISIONS, describe_device
 
 BATCH, SKIPPED = 32, 3
 
@@ -45,10 +45,12 @@ class Stepper:
         u, v = self.encoder(ids, lengths).chunk(2)
         loss = functional.cross_entropy(self.head(torch.cat([u, v, (u - v).abs()], dim=1)), label)
         loss.backward()
-        gradients = self.encoder.gradients
+        # The engine by hand keeps all gradients in one buffer.
+        buffer = getattr(self.encoder, "gradients", None)
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None] if buffer is None else [buffer]
         norm = gradient_norm(gradients)
         if norm > 1:
-            gradients.mul_(1 / (norm + 1e-6))
+            torch._foreach_mul_(gradients, float(1 / (norm + 1e-6)))
         self.optimizer.step()
         self.optimizer.zero_grad()
         return loss.item()

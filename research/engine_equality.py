@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--json", type=Path, required=True)
     options = parser.parse_args()
-    from stlib.profiles import best_device, best_precision
+    from stlib.settings import best_device, best_precision
 
     precisions = {"stock": "fp32", "packed": best_precision(best_device())}
     runs = [
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def one_run(engine: str, precision: str, seed: int, options: argparse.Namespace) -> dict:
-    from stlib.training import train
+    from stlib.train import train
 
     os.environ["STLIB_PRECISION"] = precision
     with tempfile.TemporaryDirectory() as folder:

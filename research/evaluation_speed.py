@@ -27,14 +27,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True)
     options = parser.parse_args()
     from stlib import data, sources
-    from stlib.base_model import load_base
-    from stlib.nli_classifier import NLIClassifier
-    from stlib.probes import PROTOCOLS
-    from stlib.profiles import PROFILES
     from stlib.evaluate import PROTOCOLS
     from stlib.model import NLIClassifier, load_base
-    from stlib.profiles import PROFILES, describe_device
-    from stlib.runs import versions, write_json
+    from stlib.settings import PROFILES
 
     source = sources.Source("folder", Path(options.data))
     everything = PROFILES["full"].sts_tasks + PROFILES["full"].classification_tasks
@@ -53,17 +48,7 @@ def main() -> None:
         results,
         under="results",
         data_fingerprint=data.fingerprint(data.sts("stsbenchmark-sts", "test", source)),
-        tasks=[f"{task}, {protocol}" if is_probe(task) else task for task, protocol in jobs],
-        {
-            "what": "the whole suite, each distinct sentence encoded once, in batches of one length, against model.encode on each column of each task",
-            "command": "python research/evaluation_speed.py --data DATA_FOLDER"
-            + (" --skip-probes" if options.skip_probes else ""),
-            "data_fingerprint": data.fingerprint(data.sts("stsbenchmark-sts", "test", source)),
-            "tasks": [f"{task}, {protocol}" if is_probe(task, source) else task for task, protocol in jobs],
-            "hardware": describe_device(),
-            "versions": versions(),
-            "results": results,
-        },
+        tasks=[f"{task}, {protocol}" if is_probe(task, source) else task for task, protocol in jobs],
     )
 
 

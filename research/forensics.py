@@ -27,8 +27,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", help="names of hypotheses (default: all)")
     parser.add_argument("--json", type=Path, required=True)
     options = parser.parse_args()
-    from stlib.profiles import runs_folder
     from stlib.runs import Run
+    from stlib.settings import runs_folder
 
     folder = runs_folder() / "forensics"
     for hypothesis in HYPOTHESES:
@@ -57,7 +57,7 @@ def noise(hypothesis: str) -> float:
 
 def one_run(hypothesis: str, seed: int, options: argparse.Namespace, folder: Path) -> None:
     """Train one hypothesis with one seed, unless that has been done."""
-    from stlib.training import train
+    from stlib.train import train
 
     out = folder / run_name(hypothesis, seed)
     if (out / "run.json").exists():

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from stlib.profiles import describe_device
 from stlib.runs import versions, write_json
+from stlib.settings import describe_device
 
 KEPT = ("recipe", "rows", "steps", "data_fingerprint", "engine", "precision", "hardware", "seconds", "head_moved", "versions")  # fmt: skip
 

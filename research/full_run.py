@@ -25,7 +25,7 @@ def main() -> None:
     from scene_grammar import write
 
     from stlib import trainer
-    from stlib.training import train
+    from stlib.train import train
 
     rates, pairs = [], 0
 

@@ -28,13 +28,11 @@ try:
     import pytest
     import torch
 
-    from stlib import base_model, data, forensics, records, sources
-    from stlib import bench, data, forensics, model, sources
-    from stlib.errors import UsageError
+    from stlib import data, forensics, model, records, sources
     from stlib.fast import bench
-    from stlib.profiles import runs_folder
     from stlib.runs import read_json, write_json
-    from stlib.training import train
+    from stlib.settings import UsageError, runs_folder
+    from stlib.train import train
 except ImportError as error:
     print(f"research/gpu: {error} for {sys.executable}: name the environment's Python with PYTHON=", file=sys.stderr)
     sys.exit(2)

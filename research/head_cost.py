@@ -27,10 +27,11 @@ def main() -> None:
     parser.add_argument("--collect", action="store_true", help="train nothing: record what is there")
     parser.add_argument("--json", type=Path, required=True)
     options = parser.parse_args()
+    from stlib.training import steps_an_epoch
+
     from stlib.data import nli
     from stlib.recipes import CARD, TRAINED_HEAD
     from stlib.sources import Source
-    from stlib.training import steps_an_epoch
 
     source = Source("folder", Path(options.data))
     train_pairs, test_pairs = nli(options.nli_split, source), nli("test", source)
@@ -59,8 +60,8 @@ def main() -> None:
 def base_scores(train_pairs, test_pairs, source) -> dict[str, float]:
     """The same measures of the unchanged base model, unless they are there already."""
     from stlib.model import load_base
-    from stlib.profiles import runs_folder
     from stlib.runs import write_json
+    from stlib.settings import runs_folder
 
     path = runs_folder() / "head_cost" / "base.json"
     if not path.exists():
@@ -71,7 +72,7 @@ def base_scores(train_pairs, test_pairs, source) -> dict[str, float]:
 
 
 def run_folder(arm: str, seed: int) -> Path:
-    from stlib.profiles import runs_folder
+    from stlib.settings import runs_folder
 
     return runs_folder() / "head_cost" / run_name(arm, seed)
 
@@ -81,7 +82,7 @@ def one_run(arm: str, recipe, seed: int, options: argparse.Namespace, source, tr
     from stlib.evaluate import nli_scores
     from stlib.model import load_classifier
     from stlib.runs import Run, write_json
-    from stlib.training import train
+    from stlib.train import train
 
     out = run_folder(arm, seed)
     scored = out / "scores.json"

@@ -27,7 +27,7 @@ def main() -> None:
 
     from stlib.data import nli
     from stlib.model import load_base
-    from stlib.profiles import runs_folder
+    from stlib.settings import runs_folder
     from stlib.sources import Source
 
     source = Source("folder", Path(options.data))

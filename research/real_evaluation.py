@@ -29,13 +29,9 @@ def main() -> None:
     from frame import record
 
     from stlib import data, sources
-    from stlib.base_model import load_base
-    from stlib.nli_classifier import NLIClassifier
-    from stlib.profiles import PROFILES
-    from stlib.runs import Run
     from stlib.model import load_base, load_classifier
-    from stlib.profiles import PROFILES, describe_device
-    from stlib.runs import Run, versions, write_json
+    from stlib.runs import Run
+    from stlib.settings import PROFILES
 
     source = sources.Source("folder", Path(options.data))
     tasks, missing = sources.available_tasks(PROFILES["full"].sts_tasks + PROFILES["full"].classification_tasks, source)

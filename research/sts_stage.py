@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True)
     options = parser.parse_args()
     from stlib.model import EncodeOnce, load_base
-    from stlib.profiles import runs_folder
+    from stlib.settings import runs_folder
     from stlib.sources import Source
 
     source, rows = Source("folder", Path(options.data)), []
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def train_one(start: Path | None, seed: int, out: Path, options: argparse.Namespace) -> None:
-    from stlib.training import train
+    from stlib.train import train
 
     shutil.rmtree(out, ignore_errors=True)
     train("sts_stage", "full", out=out, data=options.data, seed=seed, log_every=20, start=start)

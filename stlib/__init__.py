@@ -28,7 +28,7 @@ _HOME = {
     "probe_table": "evaluate",
     "EncodeOnce": "model",
     "NLIClassifier": "model",
-    "get_profile": "profiles",
+    "get_profile": "settings",
     "get_recipe": "recipes",
     "RECIPES": "recipes",
     "Run": "runs",

@@ -11,8 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, Features
 
-from stlib.errors import UsageError
-from stlib.profiles import Profile
+from stlib.settings import Profile, UsageError
 from stlib.sources import HUB_IDS, Source, columns_of, get_source, read_table
 
 NLI_LABELS = ("entailment", "neutral", "contradiction")

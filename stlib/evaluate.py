@@ -14,11 +14,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
-from stlib import data, progress
-from stlib.errors import UsageError
+from stlib import data
 from stlib.measures import bootstrap_mean, bootstrap_spearman, calibration, calibration_error
 from stlib.model import EncodeOnce, NLIClassifier, pair_features, remembering
-from stlib.profiles import get_profile
+from stlib.settings import UsageError, get_profile, progress_bar
 from stlib.sources import Source, get_source, splits_of
 
 Model = SentenceTransformer | EncodeOnce
@@ -66,7 +65,7 @@ def sts_table(
     ("mean of subsets"), as papers of the SemEval years report; its interval is left empty.
     """
     encoder, rows = remembering(model), []
-    for task in progress.bar(tasks, desc="STS", unit="tasks"):
+    for task in progress_bar(tasks, desc="STS", unit="tasks"):
         dataset = data.sts(task, split, source)
         rows.append(sts_scores(encoder, dataset, task)[0])
         if subsets and "subset" in dataset.column_names:
@@ -240,7 +239,7 @@ def probe_table(
 ) -> pd.DataFrame:
     """Return ``probe_scores`` of each task, one row per task, in the order given."""
     encoder = remembering(model)
-    shown = progress.bar(tasks, desc="probes", unit="tasks")
+    shown = progress_bar(tasks, desc="probes", unit="tasks")
     return pd.DataFrame([probe_scores(encoder, task, source, protocol) for task in shown])
 
 

@@ -21,10 +21,8 @@ from torch import nn
 from tqdm.auto import tqdm
 from transformers.utils import logging as transformers_logging
 
-from stlib import progress
 from stlib.data import NLI_LABELS
-from stlib.errors import UsageError
-from stlib.profiles import best_device
+from stlib.settings import UsageError, best_device, progress_bar
 
 # The model that the published card names, and the digests of its weights and of all files that decide what a text becomes.
 PUBLISHED = json.loads(files("stlib").joinpath("base_model.json").read_text(encoding="utf-8"))
@@ -32,7 +30,7 @@ MODEL_ID, REVISION, FILES_SHA256 = PUBLISHED["id"], PUBLISHED["revision"], PUBLI
 WEIGHTS_SHA256 = FILES_SHA256["model.safetensors"]
 HEAD_WEIGHTS, HEAD_CONFIG = "nli_head.safetensors", "nli_head.json"
 BATCH_TOKENS = 4_096  # what was fastest on two cores
-PRECISIONS = ("fp32", "bf16")
+ENCODING = ("fp32", "bf16")
 
 
 @contextlib.contextmanager
@@ -233,8 +231,8 @@ class EncodeOnce:
     """
 
     def __init__(self, model: SentenceTransformer, precision: str = "fp32", batch_tokens: int = BATCH_TOKENS):
-        if precision not in PRECISIONS:
-            raise UsageError(f"there is no precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
+        if precision not in ENCODING:
+            raise UsageError(f"there is no precision {precision!r}: choose one of {', '.join(ENCODING)}")
         self.model, self.precision, self.batch_tokens = model, precision, batch_tokens
         self.rows: dict[str, int] = {}
         self.embeddings = np.empty((0, model.get_embedding_dimension()), dtype=np.float32)
@@ -283,7 +281,7 @@ def encode_equal_lengths(model: SentenceTransformer, ids: list[tuple[int, ...]],
     model.eval()
     embeddings = np.empty((len(ids), model.get_embedding_dimension()), dtype=np.float32)
     batches = equal_length_batches(np.array([len(sequence) for sequence in ids]), batch_tokens)
-    for rows in progress.bar(batches, desc="encoding", unit="batches"):
+    for rows in progress_bar(batches, desc="encoding", unit="batches"):
         batch = torch.tensor([ids[row] for row in rows], device=model.device)
         with torch.inference_mode():
             features = model({"input_ids": batch, "attention_mask": torch.ones_like(batch)})

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-from stlib.nli_classifier import NLIClassifier
+from stlib.model import NLIClassifier
 from stlib.runs import replacing
 from stlib.settings import UsageError, progress_bar
 

@@ -21,17 +21,12 @@ import torch
 import tqdm.auto
 import tqdm.std
 
+from stlib.errors import UsageError
+
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 STS_TASKS = ("sts12-sts", "sts13-sts", "sts14-sts", "sts15-sts", "sts16-sts", "stsbenchmark-sts", "sickr-sts")
 # One line of plain text per refresh: what a program that runs a notebook can pass on to a terminal.
 TEXT_BAR = "{desc}: {n_fmt}/{total_fmt} {unit}, {remaining} left{postfix}"
-
-
-class UsageError(ValueError):
-    """Bad input: its text is one sentence that says what, where, and what to do.
-
-    The command line prints it and exits with status 2; the API raises it.
-    """
 
 
 @dataclass(frozen=True)

@@ -33,9 +33,9 @@ def setup(profile: str | None = None):
     """
     import matplotlib.pyplot as plt
 
-    from stlib.base_model import hide_card_bar
+    from stlib.model import hide_card_bar
     from stlib.plots import LOOK
-    from stlib.profiles import best_device, get_profile
+    from stlib.settings import best_device, get_profile
     from stlib.sources import get_source
 
     chosen = get_profile(profile)

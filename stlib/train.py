@@ -13,13 +13,14 @@ from sentence_transformers import SentenceTransformer
 from torch import nn
 from transformers import PrinterCallback, set_seed
 
-from stlib.base_model import hide_card_bar, load_base, quiet_loading
 from stlib.card.model_card import describe_model, remember, with_effective_settings
 from stlib.configure import configure
 from stlib.data import nli
-from stlib.fast.trainer import PackedTrainer
-from stlib.nli_classifier import NLIClassifier, load_encoder
+from stlib.fast import bench
 from stlib.fast.packed import PackedEncoder
+from stlib.fast.tokens import tokenise, tokenizer_key
+from stlib.fast.trainer import PackedTrainer
+from stlib.model import NLIClassifier, hide_card_bar, load_base, load_encoder, quiet_loading
 from stlib.recipes import Recipe, head_of, make_loss, make_optimizer, prepare_encoder
 from stlib.runs import (
     MACHINE,
@@ -40,15 +41,8 @@ from stlib.runs import (
     write_text,
     writing,
 )
-from stlib.settings import (
-    PRECISIONS,
-    UsageError,
-    describe_device,
-    is_first_process,
-    runs_folder,
-)
+from stlib.settings import PRECISIONS, UsageError, describe_device, is_first_process, runs_folder
 from stlib.sources import get_source
-from stlib.fast.tokens import tokenise, tokenizer_key
 from stlib.trainer import KEPT, NLITrainer, ProgressBar, StopAfter, difference_between_processes, training_arguments
 
 
@@ -104,7 +98,7 @@ def carry_out(config: RunConfig, rows: Dataset, out: Path, resume: bool = False)
     checkpoint = last_checkpoint(out, config) if resume else None
     loss = prepare_loss(config)  # the first thing that may fail: nothing is written before
     if is_first_process():
-        print(describe(config, loss.model), flush=True)
+        print(describe(config, loss.model, rows), flush=True)
         with writing(out):
             out.mkdir(parents=True, exist_ok=True)
             write_json(out / "unfinished.json", config.to_dict())
@@ -306,13 +300,22 @@ def check_data() -> None:
     nli("test", get_source())
 
 
-def describe(config: RunConfig, model: SentenceTransformer) -> str:
+def expectation(config: RunConfig, model: SentenceTransformer, rows: Dataset) -> str:
+    """Return how long the run will take, in words: on a processor measured, on a GPU left to the bar."""
+    if config.device != "cpu":
+        return "the bar says how long it takes"
+    taken = config.last_step * config.recipe.batch_size
+    seconds = bench.expected_seconds(model, rows, taken, config.engine, config.precision)
+    return f"expect about {bench.in_words(seconds / config.processes)} on this machine"
+
+
+def describe(config: RunConfig, model: SentenceTransformer, rows: Dataset) -> str:
     """Return what is about to be trained, and how long it will take here, in one line."""
-    recipe, rows = config.recipe, f"{config.rows:,} {'triplets' if config.recipe.loss == 'mnrl' else 'pairs'}"
+    recipe, kind = config.recipe, "triplets" if config.recipe.loss == "mnrl" else "pairs"
     of = config.nli_split if recipe.data == "nli" else f"{recipe.data} {config.nli_split}"
     return (
-        f"training {recipe.name}, profile {config.profile}: {rows} of {of} from {config.source}, "
+        f"training {recipe.name}, profile {config.profile}: {config.rows:,} {kind} of {of} from {config.source}, "
         f"{config.last_step:,} steps of {recipe.batch_size}, learning rate {recipe.learning_rate:g}, warm-up "
         f"{recipe.warmup_steps} steps, {config.engine} engine, {config.precision} on {config.device}; "
-        f"{pace.expectation(config, model)}"
+        f"{expectation(config, model, rows)}"
     )

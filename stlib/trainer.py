@@ -12,8 +12,7 @@ from torch import distributed, nn
 from torch.utils.data import Sampler
 from transformers import TrainerCallback, TrainerState
 
-from stlib.base_model import quiet_loading
-from stlib.nli_classifier import load_head, save_head
+from stlib.model import load_head, quiet_loading, save_head
 from stlib.recipes import head_of
 from stlib.runs import RunConfig
 from stlib.settings import UsageError, processes, progress_bar

@@ -8,7 +8,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from stlib.nli_classifier import load_encoder
 from stlib.model import load_encoder
 
 # The same examples in every run: a failure can be repeated, and a green run stays green.

@@ -6,8 +6,8 @@ import pytest
 
 from stlib.card.published import baselines, published_card, published_log
 from stlib.card.reading import read_card, sections
-from stlib.errors import UsageError
 from stlib.model import MODEL_ID, REVISION
+from stlib.settings import UsageError
 from tests.conftest import REAL_DATA
 
 CARD = REAL_DATA.parent / "card" / "published_model_card.md"

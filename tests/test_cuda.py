@@ -16,14 +16,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from stlib import profiles
-from stlib.base_model import load_base
-from stlib.fast.packed import PRECISIONS, Masks, PackedEncoder, Packing
+from stlib.fast.packed import Masks, PackedEncoder, Packing
 from stlib.model import load_base, load_classifier, load_encoder
-from stlib.pace import PRECISIONS
-from stlib.packed import Masks, PackedEncoder, Packing
 from stlib.recipes import CARD
-from stlib.training import train
+from stlib.settings import PRECISIONS, best_precision
+from stlib.train import train
 from tests.conftest import weights
 from tests.test_interruption import interrupted
 from tests.test_packed import HEADS, gradients, packed, random_sentences, stock
@@ -91,7 +88,7 @@ def test_in_float32_embeddings_and_gradients_are_the_librarys(model, full_float3
 @on_card
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_in_half_precision_they_stay_close(model, full_float32, record_property, precision):
-    if precision == "bf16" and profiles.best_precision(DEVICE) == "fp16":
+    if precision == "bf16" and best_precision(DEVICE) == "fp16":
         pytest.skip("this card multiplies no bf16")
     found = differences(model, PRECISIONS[precision], record_property)
     assert found["embeddings"] < 0.01
@@ -215,8 +212,8 @@ def test_half_precision_trains_as_float32_does(tmp_path, settings, record_proper
 @on_card
 def test_the_card_trains_in_the_precision_that_it_has():
     if DEVICE == "cuda":
-        assert profiles.best_precision("cuda") == ("bf16" if torch.cuda.get_device_capability()[0] >= 8 else "fp16")
-    assert profiles.best_precision(DEVICE) in PRECISIONS
+        assert settings.best_precision("cuda") == ("bf16" if torch.cuda.get_device_capability()[0] >= 8 else "fp16")
+    assert best_precision(DEVICE) in PRECISIONS
 
 
 # ---- research/gpu.py, on any machine --------------------------------------------------------------------------------------
@@ -233,7 +230,7 @@ def gpu():
 @pytest.mark.parametrize(("capability", "precision"), [((7, 5), "fp16"), ((8, 0), "bf16"), ((9, 0), "bf16")])
 def test_old_cards_train_in_fp16(monkeypatch, capability, precision):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
-    assert profiles.best_precision("cuda") == precision
+    assert settings.best_precision("cuda") == precision
 
 
 def test_without_a_card_it_is_refused_in_one_sentence(gpu, monkeypatch, capsys, tmp_path):

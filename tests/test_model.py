@@ -10,8 +10,8 @@ from sentence_transformers.sentence_transformer.modules import Normalize, Poolin
 
 from stlib import data, model, sources
 from stlib.card.published import published_card
-from stlib.errors import UsageError
 from stlib.model import EncodeOnce, NLIClassifier, equal_length_batches, pair_features, remembering, takes_token_ids
+from stlib.settings import UsageError, progress_bar
 from tests.tiny import SIZE
 
 PREMISES = ["A man is sleeping.", "Two dogs are running in a park."]
@@ -242,3 +242,11 @@ def test_the_training_mode_of_the_model_is_kept_out(tiny):
 def test_an_unknown_precision_is_refused(tiny):
     with pytest.raises(UsageError, match="no precision 'int8'"):
         EncodeOnce(tiny, "int8")
+
+
+def test_encoding_shows_its_batches(base, monkeypatch, capsys):
+    monkeypatch.setenv("STLIB_PROGRESS", "text")
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    monkeypatch.setattr("stlib.model.progress_bar", lambda *a, **options: progress_bar(*a, **{**options, "delay": 0}))
+    EncodeOnce(base).encode(["a cat", "two dogs are running"])
+    assert "encoding: 0/2 batches" in capsys.readouterr().err

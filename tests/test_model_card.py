@@ -14,10 +14,9 @@ from stlib.card.compare import WHY, compare, flat, report
 from stlib.card.model_card import effective_settings, write_card
 from stlib.card.published import published_card
 from stlib.card.reading import read_card
-from stlib.errors import UsageError
 from stlib.model import load_encoder
-from stlib.profiles import PROFILES
 from stlib.runs import Run
+from stlib.settings import PROFILES, UsageError
 
 
 def copy_of(run, folder):

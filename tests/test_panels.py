@@ -5,11 +5,8 @@ import pytest
 
 from stlib import data, panels, sources
 from stlib.forensics import new_head
-from stlib.nli_classifier import NLIClassifier
-from stlib.panels import head_scale, layers_and_pooling, pooled_layers, sentence_pair
-from stlib.forensics import cauchy_schwarz_bound, new_head
 from stlib.model import NLIClassifier
-from stlib.panels import POOLING, floors, head_scale, layers_and_pooling, pooled_layers, sentence_pair
+from stlib.panels import head_scale, layers_and_pooling, pooled_layers, sentence_pair
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 

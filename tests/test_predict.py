@@ -10,12 +10,9 @@ import pytest
 
 from stlib import predict
 from stlib.__main__ import main
-from stlib.nli_classifier import load_classifier
+from stlib.model import load_classifier
 from stlib.predict import label_file
 from stlib.settings import UsageError
-from stlib.errors import UsageError
-from stlib.labelling import label_file
-from stlib.model import load_classifier
 
 PAIR = ["A man sleeps.", "A man rests."]
 

@@ -14,12 +14,8 @@ from transformers import BertTokenizer
 from stlib import data, sources
 from stlib.fast import tokens
 from stlib.fast.tokens import TokenisedPairs, token_ids, tokenise
-from stlib.runs import load_encoder
-from stlib.train import train
-from stlib import data, sources, tokens
 from stlib.model import load_encoder
-from stlib.tokens import TokenisedPairs, Tokeniser, tokenise
-from stlib.training import train
+from stlib.train import train
 from tests.conftest import REAL_DATA
 from tests.tiny import MAX_LENGTH, vocabulary
 

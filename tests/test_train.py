@@ -15,16 +15,12 @@ from transformers import set_seed
 
 from stlib import data, sources
 from stlib.card.model_card import write_card
-from stlib.nli_classifier import load_classifier, load_encoder
+from stlib.model import load_classifier, load_encoder
 from stlib.recipes import Recipe
 from stlib.runs import SEED, Run, check_folder, one_writer
 from stlib.settings import UsageError
 from stlib.sources import Source
-from stlib.train import (
-    average,
-    find_or_train,
-    train,
-)
+from stlib.train import average, find_or_train, train
 from stlib.trainer import NLITrainer
 from tests.conftest import assert_same_run
 from tests.tiny import SIZE

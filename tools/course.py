@@ -19,7 +19,7 @@ from nbclient.exceptions import CellExecutionError
 from nbformat.v4 import new_code_cell, new_notebook
 
 from notebooks import ROOT, client, course_notebooks, pictures
-from stlib.errors import UsageError
+from stlib.settings import UsageError
 
 QUIET = {"TOKENIZERS_PARALLELISM": "false"}  # the library warns about forks otherwise
 PAUSE = 10  # seconds between two lines if the output is no terminal

@@ -9,11 +9,10 @@ from sentence_transformers.base.model_card import generate_model_card
 from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
 
 from stlib.data import nli, sts
-from stlib.errors import UsageError
 from stlib.model import NLIClassifier, has_head, load_classifier, load_encoder
-from stlib.profiles import get_profile
 from stlib.recipes import Recipe
 from stlib.runs import Run, write_text
+from stlib.settings import UsageError, get_profile
 from stlib.sources import HUB_IDS, Source, available_tasks, get_source
 
 REMEMBERED = "card.json"

@@ -5,7 +5,7 @@ import re
 
 import yaml
 
-from stlib.errors import UsageError
+from stlib.settings import UsageError
 
 HEADING = re.compile(r"^#{1,6} .+$", re.MULTILINE)
 

@@ -25,13 +25,11 @@ from torch.utils.benchmark import Timer
 from transformers import PrinterCallback, TrainerCallback, set_seed
 
 from stlib import records
-from stlib.base_model import hide_card_bar, load_base
-from stlib.fast.packed import PRECISIONS
 from stlib.fast.tokens import tokenise
-from stlib.losses import prepare_encoder, prepare_head
-from stlib.profiles import best_device, best_precision
-from stlib.recipes import CARD_AS_PRINTED, Recipe, make_optimizer
-from stlib.trainer import PackedTrainer
+from stlib.fast.trainer import PackedTrainer
+from stlib.model import hide_card_bar, load_base
+from stlib.recipes import CARD_AS_PRINTED, Recipe, make_optimizer, prepare_encoder, prepare_head
+from stlib.settings import PRECISIONS, best_device, best_precision
 
 BATCH = 32
 LIBRARY_DEFAULTS = replace(CARD_AS_PRINTED, name="library_defaults", schedule_steps=None)  # the card prints them
@@ -97,6 +95,7 @@ def one_turn(
 ) -> tuple[list[float], float]:
     """Return the seconds of each training step after the first few, and the mean loss of all ``steps``."""
     device, precision = best_device(), variant.precision
+    scheduled = replace(recipe, warmup_steps=recipe.warmup_steps or 0, schedule_steps=recipe.schedule_steps or steps)
     set_seed(seed)
     model = prepare_encoder(recipe, load_base(device))
     model.model_card_data.generate_widget_examples = False
@@ -113,7 +112,7 @@ def one_turn(
         packed = partial(PackedTrainer, tokens=tokens, dtype=PRECISIONS[precision])
         trainer = (packed if variant.engine == "packed" else SentenceTransformerTrainer)(
             model=model, args=args, train_dataset=dataset, loss=loss, callbacks=[clock],
-            optimizers=make_optimizer(recipe, model, loss.classifier, steps),
+            optimizers=make_optimizer(scheduled, model, loss.classifier),
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
         mean_loss = trainer.train().training_loss

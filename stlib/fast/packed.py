@@ -20,9 +20,8 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import Tensor, distributed, nn
 
-from stlib.errors import UsageError
+from stlib.settings import UsageError
 
-PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}  # of the matrix products
 # Attention blocks have a multiple of so many positions: softmax over other widths falls off torch's vectorised path.
 BLOCK_MULTIPLE = 16
 # Packed rows are filled up to a multiple of this with spare rows (under 2 % at batch 32): for each new number of rows,
@@ -144,14 +143,16 @@ def draw(shape: tuple[int, ...], p: float, dtype: torch.dtype, device: torch.dev
     return torch.lt(random, round((1 - p) * 65_536) - 32_768, out=keep)
 
 
-def gradient_norm(flat: Tensor) -> Tensor:
-    """Return the Euclidean norm of all numbers of a float32 vector, a scalar tensor, float64.
+def gradient_norm(gradients: Sequence[Tensor]) -> Tensor:
+    """Return the Euclidean norm of all numbers of float32 tensors, a scalar tensor, float64.
 
     One float32 sum over 22.7 million squares loses up to four digits, depending on the processor's kernel. So blocks
     are summed in float32, and their norms in float64.
     """
-    whole = flat[: len(flat) // NORM_BLOCK * NORM_BLOCK].view(-1, NORM_BLOCK)
-    norms = torch.linalg.vector_norm(whole, dim=1), torch.linalg.vector_norm(flat[whole.numel() :])[None]
+    norms = []
+    for flat in (gradient.ravel() for gradient in gradients):
+        whole = flat[: len(flat) // NORM_BLOCK * NORM_BLOCK].view(-1, NORM_BLOCK)
+        norms += [torch.linalg.vector_norm(whole, dim=1), torch.linalg.vector_norm(flat[whole.numel() :])[None]]
     return torch.linalg.vector_norm(torch.cat(norms).cpu().double())  # on the processor: some GPUs have no float64
 
 
@@ -194,27 +195,26 @@ class PackedEncoder:
         model: a BERT encoder with mean pooling; any modules after the pooling (here: Normalize) run as they are.
         dtype: of the matrix products; the parameters themselves stay float32.
 
-    Attributes:
-        gradients: all gradients of the encoder in one flat float32 buffer. The parameters' ``grad`` are views of it.
-
     Raises:
         UsageError: the model is built differently.
     """
 
     def __init__(self, model: SentenceTransformer, dtype: torch.dtype = torch.float32):
+        self.check(model)
+        bert = model[0].auto_model
+        self.model, self.embeddings, self.layers, self.dtype = model, bert.embeddings, bert.encoder.layer, dtype
+        self.heads, self.size = bert.config.num_attention_heads, bert.config.hidden_size
+        self.word = self.embeddings.word_embeddings.weight
+        self.word_gradient, self.touched = torch.zeros_like(self.word), None
+
+    @staticmethod
+    def check(model: SentenceTransformer) -> None:
+        """Raise UsageError for a model that this engine is not proven on."""
         bert = getattr(model[0], "auto_model", None)
         if type(bert).__name__ != "BertModel" or bert.config.hidden_act != "gelu" or bert.config.is_decoder:
             raise UsageError("the packed engine knows BERT encoders with gelu only: use --engine stock for this model")
         if not isinstance(model[1], Pooling) or model[1].pooling_mode != "mean":
             raise UsageError("the packed engine knows mean pooling only: use --engine stock for this model")
-        self.model, self.embeddings, self.layers, self.dtype = model, bert.embeddings, bert.encoder.layer, dtype
-        self.heads, self.size = bert.config.num_attention_heads, bert.config.hidden_size
-        parameters = [p for module in (self.embeddings, self.layers) for p in module.parameters()]
-        sizes = [parameter.numel() for parameter in parameters]
-        self.gradients = torch.zeros(sum(sizes), device=parameters[0].device)
-        parts = zip(parameters, self.gradients.split(sizes), strict=True)
-        self.views = {parameter: part.view_as(parameter) for parameter, part in parts}
-        self.word, self.touched = self.embeddings.word_embeddings.weight, None
 
     def __call__(self, ids: Tensor, lengths: Sequence[int]) -> Tensor:
         """Return the embeddings (n, d) of n sentences.
@@ -229,8 +229,6 @@ class PackedEncoder:
             x = self.embed(packing.pack(ids), packing.positions, masks)
             for number, layer in enumerate(self.layers):
                 x = self.layer(x, layer, packing, masks.of_layer(number))
-            if x.requires_grad:
-                x.register_hook(self.prepare_gradients)
             features = {"sentence_embedding": packing.means @ x}
             for module in list(self.model)[2:]:
                 features = module(features)
@@ -242,21 +240,12 @@ class PackedEncoder:
             return 0.0, 0.0
         return self.embeddings.dropout.p, self.layers[0].attention.self.dropout.p
 
-    def prepare_gradients(self, _: Tensor) -> None:
-        """Give each parameter without a gradient its part of the buffer, filled with zeros, for autograd to add to.
-
-        It runs when the backward pass reaches the encoder. What is frozen keeps zeros there, so that the norm does not count it.
-        """
-        for parameter, view in self.views.items():
-            if parameter is not self.word and parameter.requires_grad and parameter.grad is None:
-                parameter.grad = view.zero_()
-
     def add_to_words(self, ids: Tensor, grad: Tensor) -> None:
         """Add row i of ``grad`` to the gradient of word ``ids[i]``, and keep which rows of it are not zero."""
         if self.word.grad is None:  # last step's rows are all that is not zero, unless other processes added theirs
             alone = self.touched is not None and not (distributed.is_available() and distributed.is_initialized())
-            view = self.views[self.word]
-            self.word.grad = view.index_fill_(0, self.touched, 0) if alone else view.zero_()
+            buffer = self.word_gradient
+            self.word.grad = buffer.index_fill_(0, self.touched, 0) if alone else buffer.zero_()
             self.touched = ids[:0]
         self.word.grad.index_add_(0, ids, grad)
         self.touched = torch.cat([self.touched, ids])

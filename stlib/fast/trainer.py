@@ -61,12 +61,12 @@ class PackedTrainer(NLITrainer):
         return f"rows {', '.join(map(str, inputs['rows']))} of the training data"
 
     def _clip_grad_norm(self, model) -> torch.Tensor:
-        """Clip as the library does it, over the one buffer that holds all gradients of the encoder."""
+        """Clip as the library does it, the encoder's gradients only, with a norm that is right on every processor."""
         self.accelerator.unscale_gradients()
-        gradients = self.encoder.gradients
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         norm = gradient_norm(gradients)
         if norm > self.args.max_grad_norm:
-            gradients.mul_(self.args.max_grad_norm / (norm + 1e-6))
+            torch._foreach_mul_(gradients, float(self.args.max_grad_norm / (norm + 1e-6)))
         return norm
 
 

@@ -1,1 +1,0 @@
-from stlib.settings import *  # noqa: F403

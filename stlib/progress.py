@@ -1,1 +1,0 @@
-from stlib.settings import progress_bar as bar  # noqa: F401
