@@ -30,9 +30,9 @@ _HOME = {
     "ProgressBar": "trainer",
     "find_or_train": "training",
     "train": "training",
-    "published_card": "card.published",
-    "published_log": "card.published",
-    "baselines": "card.published",
+    "published_card": "cards",
+    "published_log": "cards",
+    "baselines": "cards",
     "setup": "notebook",
 }
 __all__ = [*_HOME, "plots"]

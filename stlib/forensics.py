@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from stlib import records
-from stlib.card.published import published_log
+from stlib.cards import published_log
 from stlib.recipes import CARD, CARD_AS_PRINTED, FIT_DEFAULTS, Recipe
 
 ROW = 500  # steps that one row of the card's log averages over

@@ -18,7 +18,7 @@ from transformers import set_seed
 
 from stlib import pace
 from stlib.base_model import hide_card_bar, load_base
-from stlib.card.model_card import describe_model, remember, with_effective_settings
+from stlib.cards import describe_model, remember, with_effective_settings
 from stlib.data import fingerprint, nli, sts, train_split, unseen
 from stlib.errors import UsageError
 from stlib.losses import head_of, make_loss, prepare_encoder, training_rows

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from stlib import base_model
-from stlib.card.published import published_card
+from stlib.cards import published_card
 from stlib.errors import UsageError
 
 

@@ -15,7 +15,7 @@ from sentence_transformers.sentence_transformer.losses import (
 )
 
 from stlib import data
-from stlib.card.model_card import write_card
+from stlib.cards import write_card
 from stlib.errors import UsageError
 from stlib.losses import head_of, make_loss, prepare_encoder, prepare_head, training_rows, triplets
 from stlib.nli_classifier import NLIClassifier
