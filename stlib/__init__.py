@@ -35,9 +35,9 @@ _HOME = {
     "ProgressBar": "trainer",
     "find_or_train": "train",
     "train": "train",
-    "published_card": "card.published",
-    "published_log": "card.published",
-    "baselines": "card.published",
+    "published_card": "cards",
+    "published_log": "cards",
+    "baselines": "cards",
 }
 __all__ = [*_HOME, "plots", "prepare", "setup"]
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from stlib import records
-from stlib.card.published import published_log
+from stlib.cards import published_log
 from stlib.recipes import CARD, CARD_AS_PRINTED, FIT_DEFAULTS, Recipe
 
 # Bowman et al. 2015 (arXiv 1508.05326), table 2: of the pairs that five people labelled, 6.8 % got another gold label

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stlib.card.published import published_log
+from stlib.cards import published_log
 from stlib.recipes import CARD, linear_schedule
 
 ROOT = Path(__file__).resolve().parents[1]

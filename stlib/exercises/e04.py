@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from stlib.card.published import published_log
+from stlib.cards import published_log
 from stlib.exercises import NOTHING
 
 

@@ -4,7 +4,7 @@ import copy
 
 import numpy as np
 
-from stlib.card.published import published_card
+from stlib.cards import published_card
 
 TEMPLATE = "put your code in place of the three dots, and return what it finds"
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stlib.card.published import published_log
+from stlib.cards import published_log
 from stlib.exercises import find, shortcoming
 
 

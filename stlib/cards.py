@@ -1,0 +1,310 @@
+"""Model cards: read what the library generated, compare it with the published card, and add to it what really ran."""
+
+import ast
+import json
+import re
+from collections import defaultdict
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+import pandas as pd
+from huggingface_hub import RepoCard
+from huggingface_hub.repocard import REGEX_YAML_BLOCK
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.model_card import generate_model_card
+from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
+
+from stlib.data import nli, sts
+from stlib.errors import UsageError
+from stlib.evaluation import nli_scores
+from stlib.profiles import get_profile
+from stlib.recipes import Recipe
+from stlib.runs import Run, read_json, write_text
+from stlib.sources import HUB_IDS, Source, available_tasks, get_source
+
+# What the trainer tells the library's card generator, which forgets it when the model is saved.
+FIELDS = (
+    "train_datasets", "all_hyperparameters", "non_default_hyperparameters", "training_logs", "widget", "usage_examples",
+    "citations", "tags", "base_model", "base_model_revision", "language", "license", "datasets", "version", "ir_model",
+)  # fmt: skip
+LOSSES = {
+    "softmax": "SoftmaxLoss", "cosine": "CosineSimilarityLoss", "cosent": "CoSENTLoss, scale {:g}", "angle": "AnglELoss, scale {:g}",
+    "mnrl": "MultipleNegativesRankingLoss, contradictions as hard negatives, scale {:g}",
+}  # fmt: skip
+
+
+@cache
+def published_card() -> dict:
+    """Return the facts of the published card (the keys of ``read_card``), and why a card of the course differs, ``why``."""
+    return json.loads(Path(__file__).with_name("published.json").read_text(encoding="utf-8"))
+
+
+def published_log() -> pd.DataFrame:
+    """Return the card's 137 log rows: ``epoch``, ``step`` and ``loss``, the mean training loss over the 500 steps up to it."""
+    return pd.DataFrame(published_card()["log"], columns=published_card()["log_columns"])
+
+
+def baselines() -> dict:
+    """Return published scores of other models, each with its source."""
+    return json.loads(Path(__file__).with_name("baselines.json").read_text(encoding="utf-8"))
+
+
+def read_card(text: str) -> dict:
+    """Return the facts of a card that the library generated. Raises UsageError if the text lacks a card's front matter.
+
+    Keys: ``front_matter``, ``base_model`` (id, revision), ``model`` (max_seq_length, dimensions, architecture …),
+    ``sources``, ``usage_sentences``, ``dataset`` (rows, columns, statistics over ``statistics_rows`` rows, samples, loss),
+    ``non_default_hyperparameters``, ``hyperparameters``, ``log`` (epoch, step, loss), ``versions``, ``sections``. What the
+    card lacks is None or empty.
+    """
+    if REGEX_YAML_BLOCK.match(text) is None:
+        raise UsageError("this is no model card: its front matter between two lines of three dashes is missing")
+    parts = sections(text)
+    details, usage = parts.get("### Model Description"), parts.get("### Direct Usage (Sentence Transformers)")
+    values = dict(find_all(r"^- \*\*(.+?):\*\* (.+)$", details))  # what is unknown stands in a comment, and is left out
+    base = find(r"^\[(.+?)\]", values.get("Base model"))
+    changed, hyperparameters = (
+        find_all(r"^- `(\w+)`: ?(.*)$", parts.get(f"#### {which} Hyperparameters")) for which in ("Non-Default", "All")
+    )
+    log = find_all(r"^\|" + 3 * r" \**([\d.]+)\** +\|", parts.get("### Training Logs"))
+    return {
+        "front_matter": RepoCard(text).data.to_dict(),
+        "base_model": {"id": base, "revision": find(r"at revision (\w+)", values["Base model"])} if base else None,
+        "model": {
+            "type": values.get("Model Type"),
+            "max_seq_length": as_python(find(r"Maximum Sequence Length:\*\* (\d+)", details)),
+            "dimensions": as_python(find(r"Output Dimensionality:\*\* (\d+)", details)),
+            "similarity": values.get("Similarity Function"),
+            "architecture": find(r"```\n([\s\S]*?)\n```", parts.get("### Full Model Architecture")),
+            "training_datasets": find_all(r"^    - \[?(.+?)\]?(?:\(.*)?$", details),
+            "language": values.get("Language"),
+            "license": values.get("License"),
+            "modalities": values.get("Supported Modality"),
+        },
+        "sources": dict(find_all(r"^- \*\*(.+?):\*\* \[.*?\]\((.+?)\)$", parts.get("### Model Sources"))),
+        "usage_sentences": ast.literal_eval(find(r"^sentences = (\[[\s\S]*?^\])", usage) or "[]"),
+        "dataset": read_dataset(parts),
+        "non_default_hyperparameters": {name: as_python(value) for name, value in changed},
+        "hyperparameters": {name: as_python(value) for name, value in hyperparameters},
+        "log": [[float(epoch), int(step), float(loss)] for epoch, step, loss in log],
+        "versions": dict(find_all(r"^- (.+?): (.+)$", parts.get("### Framework Versions"))),
+        "sections": list(parts),
+    }
+
+
+def sections(text: str) -> dict[str, str]:
+    """Return the text under each heading, up to the next one of any level. Headings inside code do not count."""
+    text = REGEX_YAML_BLOCK.sub("", text)
+    found = re.finditer(r"^```.*?^```$|^#{1,6} [^\n]+$", text, re.DOTALL | re.MULTILINE)
+    headings = [match for match in found if match[0].startswith("#")]
+    ends = [heading.start() for heading in headings[1:]] + [len(text)]
+    return {heading[0]: text[heading.end() : end].strip() for heading, end in zip(headings, ends, strict=True)}
+
+
+def read_dataset(parts: dict[str, str]) -> dict | None:
+    """Return rows, columns, statistics, samples and loss of the first training data set, or None."""
+    if "### Training Dataset" not in parts:
+        return None
+    text = parts[dict(pairwise(parts))["### Training Dataset"]]
+    columns = find_all(r"<code>(.*?)</code>", find(r"^\* Columns: (.+)$", text))
+    kinds, details = ((find(rf"^ *\| {row} +\| (.*) \|$", text) or "").split(" | ") for row in ("d?type", "details"))
+    kinds, statistics = dict(zip(columns, map(str.strip, kinds), strict=False)), {}
+    for column, detail in zip(kinds, details, strict=False):
+        lengths = {name: as_python(value) for name, value in find_all(r"(min|mean|max): ([\d.]+) tokens", detail)}
+        shares = {label: float(share) for label, share in find_all(r"(\d+): ~([\d.]+)%", detail)}
+        statistics[column] = {"type": kinds[column], **lengths, **({"percent": shares} if shares else {})}
+    samples = []
+    for row in find_all(r"^ *\| <code>.*$", text):
+        cells = zip(columns, find_all("<code>(.*?)</code>", row), strict=False)
+        samples.append({name: cell if kinds.get(name) == "string" else as_python(cell) for name, cell in cells})
+    return {
+        "rows": as_python((find(r"^\* Size: ([\d,]+)", text) or "None").replace(",", "")),
+        "columns": columns,
+        "statistics_rows": as_python(find(r"first (\d+) samples", text)),
+        "statistics": statistics,
+        "samples": samples,
+        "loss": find(r"^\* Loss: .*?<code>(\w+)</code>", text),
+    }
+
+
+def find_all(pattern: str, text: str | None) -> list:
+    """Return the groups of all matches; none in a text that is None."""
+    return re.findall(pattern, text or "", re.MULTILINE)
+
+
+def find(pattern: str, text: str | None) -> str | None:
+    """Return the group of the first match, or None."""
+    return next(iter(find_all(pattern, text)), None)
+
+
+def as_python(text: str | None):
+    """Return the Python value that a text such as ``5e-05`` or ``[]`` stands for; other texts, and None, as they are."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def compare(text: str) -> pd.DataFrame:
+    """Compare the card ``text`` with the published one, section by section, in the order of the latter.
+
+    Returns:
+        One row per section: ``section``, ``verdict`` (``same``, ``differs``, ``only there`` in the published card, ``only
+        here``), ``why`` and ``details``, a list of the facts that differ, each as ``name: there → here``.
+    """
+    here, there, rows = facts_by_section(read_card(text)), facts_by_section(published_card()), []
+    for section in {**there, **here}:
+        ours, theirs = (defaultdict(lambda: "(nothing)", facts.get(section, {})) for facts in (here, there))
+        in_both = section in here and section in there
+        names = [name for name in {**theirs, **ours} if in_both and theirs[name] != ours[name]]
+        verdict = "differs" if names else "same" if in_both else "only here" if section in here else "only there"
+        why = "" if verdict == "same" else published_card()["why"].get(section, "")
+        rows.append((section, verdict, why, [f"{name}: {theirs[name]} → {ours[name]}" for name in names]))
+    return pd.DataFrame(rows, columns=["section", "verdict", "why", "details"])
+
+
+def facts_by_section(card: dict) -> dict[str, dict]:
+    """Return the facts of each section; none if it holds placeholders only, and is compared by its heading."""
+    # By the heading before them: headings that hold names of the run.
+    general = {"": "# (title)", "### Training Dataset": "#### (the data set)", "### BibTeX": "#### (library and loss)"}
+    headings = {general.get(before, heading): heading for before, heading in pairwise(["", *card["sections"]])}
+    model, log = card["model"] | {"base_model": card["base_model"] or {"id": None, "revision": None}}, card["log"]
+    architecture = model.pop("architecture")
+    facts = {
+        "# (title)": {"title": headings.get("# (title)")},
+        "(front matter)": {name: value for name, value in card["front_matter"].items() if name != "model-index"},
+        "### Model Description": model,
+        "### Model Sources": card["sources"],
+        "### Full Model Architecture": {"modules": find_all(r"\(\d\): (\w+)", architecture), "printed": architecture},
+        "### Direct Usage (Sentence Transformers)": {"sentences": card["usage_sentences"]},
+        "#### (the data set)": card["dataset"] or {},
+        "#### Non-Default Hyperparameters": card["non_default_hyperparameters"],
+        "#### All Hyperparameters": card["hyperparameters"],
+        "### Training Logs": {"rows": len(log), "first row": log[:1], "last row": log[-1:]},
+        "### Framework Versions": card["versions"],
+        "#### (library and loss)": {"heading": headings.get("#### (library and loss)")},
+    }
+    return {section: flatten(facts.get(section, {})) for section in ["(front matter)", *headings]}
+
+
+def flatten(facts: dict, prefix: str = "") -> dict:
+    """Return nested facts under names such as ``statistics.label.type``."""
+    found = {}
+    for name, value in facts.items():
+        nested = isinstance(value, dict) and value
+        found |= flatten(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
+    return found
+
+
+def describe_model(model: SentenceTransformer, source: str, task: str = "nli") -> None:
+    """Tell the library's card generator the language, the licence and the data set, before the trainer is made.
+
+    ``local_files_only`` keeps the data set's id, which the library else looks up on the hub, and drops if it is offline.
+    """
+    data = model.model_card_data
+    data.local_files_only = True
+    data.set_language("en")
+    data.set_license("apache-2.0")  # the base model's
+    if source == "mini corpora":
+        data.train_datasets = [{"name": "scene grammar" if task == "nli" else "mini STS"}]
+    else:
+        data.datasets = [HUB_IDS["snli" if task == "nli" else task]]
+        data.train_datasets = [{"name": "SNLI" if task == "nli" else task, "id": data.datasets[0]}]
+
+
+def remember(model: SentenceTransformer, folder: Path) -> None:
+    """Keep in ``folder/card.json`` what the card generator knows after training, so that a card can be written later."""
+    data = model.model_card_data
+    known = {name: getattr(data, name) for name in FIELDS} | {"seconds": data.get_training_duration_data()}
+    write_text(folder / "card.json", json.dumps(known, indent=1, default=str) + "\n")
+
+
+class NLIEvaluator:
+    """What the library's card says on the scores of encoder and head on NLI test, as if it were one of its evaluators."""
+
+    name, description, primary_metric = "nli-test", "Natural Language Inference", "nli-test_accuracy"
+
+
+def write_card(run: Run, source: Source | None = None, evaluate: bool = True, model_id: str | None = None) -> Path:
+    """Write the card of a finished run to ``README.md`` of its folder and of its model. Return the path of the former.
+
+    With ``evaluate`` it has scores on NLI test and on the STS tasks of the run's profile that ``source`` has, by default
+    what ``get_source()`` says. ``model_id`` is the model's name on the hub, ``USER/NAME``, for the card's example code.
+    Raises UsageError if the run folder lacks ``card.json``.
+    """
+    if not (run.folder / "card.json").is_file():
+        raise UsageError(f"{run.folder} has no card.json: it was trained without one; train the run again")
+    classifier = run.classifier() if run.has_head() else None
+    model = classifier.encoder if classifier else run.encoder()
+    data = model.model_card_data
+    if evaluate:
+        profile, source = get_profile(run.info["profile"]), source or get_source()
+        for task in available_tasks(profile.sts_tasks, source)[0]:
+            pairs = sts(task, "test", source)
+            columns = [list(pairs[name]) for name in ("sentence1", "sentence2", "score")]
+            EmbeddingSimilarityEvaluator(*columns, similarity_fn_names=["cosine"], name=task, write_csv=False)(model)
+        if classifier:
+            rows = "test" if profile.test_rows is None else f"test[:{profile.test_rows}]"
+            scores = nli_scores(classifier, nli(rows, source))
+            metrics = {f"nli-test_{name}": scores[name] for name in ("accuracy", "macro_f1")}
+            data.set_evaluation_metrics(NLIEvaluator(), metrics)
+    # Restore what the generator knew after scoring: else scores of the finished model would be rows of its training log.
+    known = read_json(run.folder / "card.json")
+    vars(data).update(known, local_files_only=True, get_training_duration_data=lambda: known["seconds"])
+    data.set_model_id(model_id)
+    text = with_effective_settings(generate_model_card(model), run.info)
+    for folder in (run.model_folder, run.folder):
+        write_text(folder / "README.md", text)
+    return run.folder / "README.md"
+
+
+def effective_settings(info: dict) -> list[tuple[str, str]]:
+    """Return by name what ran, also what the trainer's arguments, and so the library's list of them, do not show."""
+    recipe = Recipe(**info["recipe"])
+    loss = LOSSES[recipe.loss].format(recipe.scale)
+    loss += ", the head also sees u * v" if recipe.multiply else ""
+    loss += "" if recipe.normalize else ", embeddings not normalized"
+    if recipe.matryoshka:
+        loss += f", on {', '.join(map(str, recipe.matryoshka))} dimensions (MatryoshkaLoss)"
+    head = "none: this loss compares embeddings"
+    if recipe.loss == "softmax":
+        head = "frozen at its random initialization: it was never given to the optimizer"
+        if recipe.train_head:
+            rate = recipe.head_learning_rate or recipe.learning_rate
+            head = f"trained, learning rate {rate:g}; it moved by {info['head_moved']:.4g}"
+        if recipe.head_gain != 1:
+            head += f"; its initial weights were multiplied by {recipe.head_gain:g}"
+    start = info.get("start", "base")
+    warmup = f"up over {recipe.warmup_steps:,} steps" if recipe.warmup_steps else "no warm-up"
+    rows = "triplets" if recipe.loss == "mnrl" else "pairs"
+    split = info["nli_split"] if recipe.data == "nli" else f"{recipe.data} train"
+    return [
+        ("recipe", f"`{recipe.name}`: {recipe.about}"),
+        ("loss", loss),
+        ("started from", "the base model" if start == "base" else f"the run `{Path(start).name}`"),
+        ("optimizer", f"AdamW, betas 0.9 and 0.999, epsilon 1e-8, learning rate {recipe.learning_rate:g}"),
+        ("weight decay", f"{recipe.weight_decay:g} on weights, 0 on biases and LayerNorm"),
+        ("schedule", f"linear: {warmup}, then down to zero at step {recipe.schedule_steps or info['total_steps']:,}"),
+        ("steps", f"{info['steps']:,} of {info['total_steps']:,}, {info['batch_size']} {rows} each"),
+        ("batches", "premises in random order, rows with one premise side by side" if recipe.together else "rows in random order"),
+        ("classifier head", head),
+        ("gradient clipping", f"norm {recipe.max_grad_norm:g}, the encoder's parameters"),
+        ("dropout", f"{recipe.dropout:g}"),
+        ("seed", str(info["seed"])),
+        ("data", f"{info['rows']:,} {rows}, `{split}` from {info['source']}, fingerprint `{info['data_fingerprint']}`"),
+        ("engine", f"{info['engine']}, {info['precision']}, {info['processes']} process{'es' if info['processes'] > 1 else ''}"),
+        ("hardware", info["hardware"]),
+        ("final loss", f"{info['final_loss']:.4f} (mean over the steps since the log row before)"),
+    ]  # fmt: skip
+
+
+def with_effective_settings(card: str, info: dict) -> str:
+    """Return the card with a section *Effective Settings* after the lists that it corrects."""
+    rows = "\n".join(f"| {name} | {value} |" for name, value in effective_settings(info))
+    section = (
+        "### Effective Settings\n\n"
+        "The lists above hold the trainer's arguments. An optimizer, a schedule or a loss that a script brings along does not "
+        f"show there; this is what ran.\n\n| setting | value |\n|:--------|:------|\n{rows}\n\n"
+    )
+    return re.sub(r"(?m)^(?=### (?:Training Logs|Training Time|Framework Versions)$)", lambda _: section, card, count=1)

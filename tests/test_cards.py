@@ -1,0 +1,251 @@
+"""Model cards: the published one against its data, the card of a run with what ran and its scores, and what differs."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+from huggingface_hub import HfApi
+from sentence_transformers import SentenceTransformer
+
+from stlib.__main__ import comparison_text, main
+from stlib.base_model import MODEL_ID, REVISION
+from stlib.cards import (
+    baselines,
+    compare,
+    describe_model,
+    effective_settings,
+    flatten,
+    published_card,
+    published_log,
+    read_card,
+    sections,
+    write_card,
+)
+from stlib.errors import UsageError
+from stlib.profiles import PROFILES
+from stlib.runs import Run, load_encoder
+from stlib.sources import Source
+from tests.conftest import REAL_DATA
+
+CARD = REAL_DATA.parent / "card" / "published_model_card.md"
+
+
+def copy_of(run, folder):
+    """Return a copy of a run, whose card may be written again."""
+    shutil.copytree(run.folder, folder, ignore=shutil.ignore_patterns("checkpoints"))
+    return Run.load(folder)
+
+
+@pytest.fixture(scope="module")
+def few_test_pairs():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PROFILES, "mini", replace(PROFILES["mini"], test_rows=90))
+        yield
+
+
+@pytest.fixture(scope="module")
+def run(real_run, tmp_path_factory):
+    return copy_of(real_run, tmp_path_factory.mktemp("card") / "run")
+
+
+@pytest.fixture(scope="module")
+def card(run, few_test_pairs):
+    return write_card(run, Source("mini")).read_text(encoding="utf-8")
+
+
+def test_the_published_log_has_137_rows_500_steps_apart():
+    log = published_log()
+    assert log["step"].tolist() == list(range(500, 68_501, 500))
+    assert (log["loss"].iloc[0], log["loss"].iloc[-1]) == (1.0795, 0.908)
+    assert ((log["epoch"] - log["step"] / 17_168).abs() < 5.1e-5).all()
+
+
+def test_published_facts_agree_with_the_code_and_scores_have_sources():
+    card = published_card()
+    assert card["base_model"] == {"id": MODEL_ID, "revision": REVISION}
+    assert card["dataset"]["rows"] == 550_152 - 785
+    assert card["non_default_hyperparameters"].items() <= card["hyperparameters"].items()
+    assert sum(card["dataset"]["statistics"]["label"]["percent"].values()) == pytest.approx(100)
+    for scores in baselines().values():
+        assert "arXiv" in scores["source"]
+        assert len(scores["sts"]) == 7
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(not CARD.exists(), reason="the published card is not here")
+def test_every_field_is_the_cards():
+    """Read again from the card itself: every value and every type of published.json, and no field more or less."""
+    text = CARD.read_text(encoding="utf-8")
+    ours = {name: value for name, value in published_card().items() if name not in ("source", "log_columns", "why")}
+    read = read_card(text)
+    assert read.keys() == ours.keys()
+    for name in ours:
+        assert json.dumps(read[name]) == json.dumps(ours[name]), name
+    assert set(compare(text)["verdict"]) == {"same"}
+
+
+def test_sections_of_a_card_skip_code_and_front_matter():
+    text = "---\n# a comment\ntags: [x]\n---\n\n# Title\n\n```python\n# no heading\n```\n\n## Next\ntext\n"
+    assert list(sections(text)) == ["# Title", "## Next"]
+    assert sections(text)["## Next"] == "text"
+    assert "# no heading" in sections(text)["# Title"]
+    with pytest.raises(UsageError, match="no model card"):
+        read_card("# Title\n")
+
+
+def test_what_a_card_lacks_or_has_in_a_comment_is_none_or_empty():
+    unknown = "<!-- - **Base model:** [Unknown](https://huggingface.co/unknown) -->\n<!-- - **License:** Unknown -->\n"
+    facts = read_card(f"---\ntags: [x]\n---\n# Title\n### Model Description\n{unknown}")
+    assert facts["front_matter"] == {"tags": ["x"]}
+    assert facts["base_model"] is facts["dataset"] is facts["model"]["license"] is facts["model"]["dimensions"] is None
+    assert not any(facts[name] for name in ("sources", "usage_sentences", "hyperparameters", "log", "versions"))
+
+
+def test_samples_are_text_or_numbers_as_their_columns_are():
+    """A sentence that looks like a number or a string of Python's stays as it is written."""
+    rows = "| <code>42</code> | <code>1</code> |\n  | <code>'so'</code> | <code>0</code> |"
+    text = (
+        "---\ntags: [x]\n---\n### Training Dataset\n#### A name\n* Size: 1,234 training samples\n"
+        "* Columns: <code>text</code> and <code>label</code>\n* Approximate statistics based on the first 2 samples:\n"
+        "  | | text | label |\n  |:--|:--|:--|\n  | type | string | int |\n"
+        f"  | details | <ul><li>min: 3 tokens</li></ul> | <ul><li>0: ~50.00%</li></ul> |\n* Samples:\n  | text | label |\n  |:--|:--|\n  {rows}\n"
+    )
+    dataset = read_card(text)["dataset"]
+    assert (dataset["rows"], dataset["statistics_rows"], dataset["loss"]) == (1_234, 2, None)
+    assert dataset["statistics"] == {
+        "text": {"type": "string", "min": 3},
+        "label": {"type": "int", "percent": {"0": 50.0}},
+    }
+    assert dataset["samples"] == [{"text": "42", "label": 1}, {"text": "'so'", "label": 0}]
+
+
+def test_the_library_is_told_what_it_cannot_know(card, run):
+    facts = read_card(card)
+    assert (facts["model"]["language"], facts["model"]["license"]) == ("en", "apache-2.0")
+    assert facts["model"]["training_datasets"] == ["scene grammar"]
+    assert facts["base_model"] == published_card()["base_model"]
+    assert facts["front_matter"]["license"] == "apache-2.0"
+    assert (facts["dataset"]["rows"], facts["dataset"]["loss"]) == (192, "SoftmaxLoss")
+    assert (run.model_folder / "README.md").read_text(encoding="utf-8") == card
+
+
+def test_real_pairs_keep_the_id_of_their_data_set_offline(monkeypatch, tiny_model):
+    monkeypatch.setattr(
+        "sentence_transformers.base.model_card.get_dataset_info", lambda *_: pytest.fail("the hub was asked")
+    )
+    model = load_encoder(tiny_model, "cpu")
+    describe_model(model, "folder data")
+    data = model.model_card_data
+    assert data.validate_datasets(data.train_datasets) == [{"name": "SNLI", "id": "stanfordnlp/snli"}]
+    assert data.datasets == ["stanfordnlp/snli"]
+
+
+def test_scores_are_in_the_card_and_not_in_the_training_log(card, run):
+    facts = read_card(card)
+    results = facts["front_matter"]["model-index"][0]["results"]
+    assert {result["dataset"]["type"] for result in results} == {"sts", "nli-test"}
+    assert [metric["type"] for metric in results[1]["metrics"]] == ["accuracy", "macro_f1"]
+    assert "| **spearman_cosine** |" in card
+    assert "| **accuracy** |" in card
+    assert "sts_spearman_cosine" not in card
+    assert [row[1] for row in facts["log"]] == run.log()["step"].tolist()
+    assert [row[2] for row in facts["log"]] == pytest.approx(run.log()["loss"].round(4).tolist())
+
+
+def test_the_effective_settings_are_the_runs(card, run):
+    table = card.split("### Effective Settings")[1].split("\n#")[0]
+    for name, value in effective_settings(run.info):
+        assert f"| {name} | {value} |" in table
+    settings = dict(effective_settings(run.info))
+    assert "trained, learning rate 0.04; it moved by" in settings["classifier head"]
+    assert settings["schedule"] == "linear: no warm-up, then down to zero at step 6"
+    frozen = {**run.info, "recipe": {**run.info["recipe"], "train_head": False, "head_gain": 1.0, "warmup_steps": 1000}}
+    settings = dict(effective_settings(frozen))
+    assert settings["classifier head"].startswith("frozen at its random initialization")
+    assert "up over 1,000 steps" in settings["schedule"]
+    ranking = {
+        **run.info,
+        "recipe": {**run.info["recipe"], "loss": "mnrl", "normalize": False, "matryoshka": [384, 32]},
+    }
+    settings = dict(effective_settings({**ranking, "head_moved": None}))
+    assert settings["classifier head"] == "none: this loss compares embeddings"
+    assert settings["loss"].endswith("scale 20, embeddings not normalized, on 384, 32 dimensions (MatryoshkaLoss)")
+
+
+def test_a_card_is_there_after_training_already(tiny_run, tiny_model):
+    for folder in (tiny_run.folder, tiny_run.model_folder):
+        text = (folder / "README.md").read_text(encoding="utf-8")
+        assert "### Effective Settings" in text
+        assert "192 training samples" in text
+        assert str(tiny_run.folder.parent) not in text
+        assert str(tiny_model.parent) not in text
+    known = json.loads((tiny_run.folder / "card.json").read_text(encoding="utf-8"))
+    assert known["train_datasets"][0]["name"] == "scene grammar"
+    assert len(known["training_logs"]) == 3
+
+
+def test_every_section_of_the_published_card_is_there_and_every_difference_has_a_reason(card, run):
+    found = compare(card).set_index("section")
+    verdicts = found["verdict"]
+    assert "only there" not in set(verdicts)
+    assert found.index[verdicts != "same"].equals(found.index[found["why"] != ""])
+    assert (verdicts == "same").sum() >= 15
+    assert "rows: 549367 → 192" in found["details"]["#### (the data set)"]
+    rate = run.info["recipe"]["learning_rate"]
+    assert f"learning_rate: 5e-05 → {rate}" in found["details"]["#### All Hyperparameters"]
+    assert verdicts["### Effective Settings"] == "only here"
+    assert set(published_card()["why"]) <= set(found.index), "a reason without a section"
+    [modules] = found["details"]["### Full Model Architecture"]  # the same modules, printed in another way
+    assert modules.startswith("printed: ")
+
+
+def test_a_section_that_is_gone_or_changed_is_noticed(card):
+    without = compare(card.replace("### Training Logs", "### Logs")).set_index("section")["verdict"]
+    assert (without["### Training Logs"], without["### Logs"]) == ("only there", "only here")
+    other = card.replace("**Maximum Sequence Length:** 256", "**Maximum Sequence Length:** 128")
+    details = compare(other).set_index("section")["details"]
+    assert "max_seq_length: 256 → 128" in details["### Model Description"]
+
+
+def test_nested_facts_are_flattened():
+    assert flatten({"a": {"b": 1, "c": {}}, "d": 2}) == {"a.b": 1, "a.c": {}, "d": 2}
+
+
+def test_the_command_line(tiny_run, tmp_path, capsys, few_test_pairs):
+    run = copy_of(tiny_run, tmp_path / "run")
+    assert main(["card", str(run.folder), "--data", "mini"]) == 0
+    assert "model card written" in capsys.readouterr().out
+    assert main(["card", str(run.folder), "--compare"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.strip() == comparison_text(compare((run.folder / "README.md").read_text(encoding="utf-8"))).strip()
+    assert "              rows: 549367 → 192\n" in printed
+    assert "0 only there" in printed
+    assert main(["card", str(run.folder / "model")]) == 2
+
+
+def test_a_run_without_its_memory_is_refused(tiny_run, tmp_path):
+    run = copy_of(tiny_run, tmp_path / "run")
+    (run.folder / "card.json").unlink()
+    with pytest.raises(UsageError, match=r"has no card\.json"):
+        write_card(run)
+
+
+def test_publishing_sends_encoder_head_and_card(tiny_run, tmp_path, monkeypatch):
+    """Up to the network call: what would be uploaded, and to where."""
+    run, sent = copy_of(tiny_run, tmp_path / "run"), {}
+
+    class Answer:
+        repo_id = "you/your-model"
+        commit_url = "the commit"
+
+    monkeypatch.setattr(HfApi, "create_repo", lambda self, **options: sent.update(created=options) or Answer())
+    monkeypatch.setattr(HfApi, "upload_folder", lambda self, **options: sent.update(uploaded=options) or Answer())
+    write_card(run, evaluate=False, model_id="you/your-model")
+    assert 'SentenceTransformer("you/your-model")' in (run.model_folder / "README.md").read_text(encoding="utf-8")
+    model = SentenceTransformer(str(run.model_folder), device="cpu")
+    assert model.push_to_hub("you/your-model", private=True, local_model_path=str(run.model_folder)) == "the commit"
+    assert (sent["created"]["repo_id"], sent["created"]["private"]) == ("you/your-model", True)
+    assert sent["uploaded"]["folder_path"] == str(run.model_folder)
+    names = {path.name for path in run.model_folder.iterdir()}
+    assert {"README.md", "model.safetensors", "nli_head.safetensors", "nli_head.json", "modules.json"} <= names
