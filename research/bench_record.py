@@ -86,7 +86,7 @@ def other_costs(dataset) -> dict[str, float]:
         "encode_sentences_a_second": round(len(sentences) / seconds_of(lambda: model.encode(sentences, batch_size=64))),
         "tokenise_pairs_a_second": round(len(dataset) / tokens),
         "import_stlib_seconds": seconds_of_python("import stlib"),
-        "import_training_seconds": seconds_of_python("import stlib.training"),
+        "import_training_seconds": seconds_of_python("import stlib.train"),
         "first_embedding_seconds": seconds_of_python("import stlib; stlib.load_base().encode('one sentence')"),
     }
 

@@ -9,6 +9,7 @@ already is neither trained nor scored again.
 import argparse
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from frame import kept, record, run_name
@@ -71,7 +72,7 @@ def main() -> None:
         record(options.json, about, command, rows, base=base)
 
 
-def train_one(recipe: str, seed: int, out: Path, options: argparse.Namespace) -> None:
+def train_one(recipe, seed: int, out: Path, options: argparse.Namespace) -> None:
     from stlib.train import train
 
     shutil.rmtree(out, ignore_errors=True)
@@ -80,17 +81,11 @@ def train_one(recipe: str, seed: int, out: Path, options: argparse.Namespace) ->
 
 
 def cook(recipe: str, seed: int, out: Path, options: argparse.Namespace, members: int = MEMBERS) -> None:
-    """Average ``members`` runs of a recipe; soup 2 has the seeds 21, 22, ... Its members are removed afterwards."""
-    from stlib.averaging import average_runs
+    """Train and average ``members`` runs of a recipe; soup 2 has the seeds 21, 22, ... Its members are removed afterwards."""
+    from stlib.recipes import get_recipe
 
-    from stlib.runs import Run
-
-    parts = out.with_name(out.name + "-members")
-    for number in range(1, members + 1):
-        if not (parts / str(number) / "run.json").exists():
-            train_one(recipe, 10 * seed + number, parts / str(number), options)
-    average_runs([Run.load(parts / str(number)) for number in range(1, members + 1)], out)
-    shutil.rmtree(parts)
+    train_one(replace(get_recipe(recipe), name=out.name, soup=members), 10 * seed + 1, out, options)
+    shutil.rmtree(out / "parts")
 
 
 def kept_of(out: Path) -> dict:

@@ -29,9 +29,10 @@ try:
     import torch
 
     from stlib import data, forensics, model, records, sources
+    from stlib.errors import UsageError
     from stlib.fast import bench
     from stlib.runs import read_json, write_json
-    from stlib.settings import UsageError, runs_folder
+    from stlib.settings import runs_folder
     from stlib.train import train
 except ImportError as error:
     print(f"research/gpu: {error} for {sys.executable}: name the environment's Python with PYTHON=", file=sys.stderr)

@@ -8,6 +8,7 @@ not trained again.
 
 import argparse
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -27,19 +28,18 @@ def main() -> None:
     parser.add_argument("--collect", action="store_true", help="train nothing: record what is there")
     parser.add_argument("--json", type=Path, required=True)
     options = parser.parse_args()
-    from stlib.training import steps_an_epoch
-
     from stlib.data import nli
-    from stlib.recipes import CARD, TRAINED_HEAD
+    from stlib.recipes import CARD, FAST_HEAD
     from stlib.sources import Source
 
     source = Source("folder", Path(options.data))
     train_pairs, test_pairs = nli(options.nli_split, source), nli("test", source)
-    steps = EPOCHS * steps_an_epoch(len(train_pairs), 32)
+    steps = EPOCHS * math.ceil(len(train_pairs) / 32)
+    fitted = replace(CARD, warmup_steps=steps // 10, schedule_steps=steps, learning_rate=2e-5 * RATE_SCALE)
     arms = {
-        "head frozen": CARD.fitted_to(steps, RATE_SCALE),
-        "head trained": replace(CARD.fitted_to(steps, RATE_SCALE), train_head=True),
-        "larger, faster head": replace(TRAINED_HEAD.fitted_to(steps, RATE_SCALE), dropout=TRAINED_HEAD.dropout),
+        "head frozen": fitted,
+        "head trained": replace(fitted, train_head=True),
+        "larger, faster head": replace(fitted, **FAST_HEAD),
     }
     base = base_scores(train_pairs, test_pairs, source)
     runs = [

@@ -10,7 +10,7 @@ DATA = "mini, hub or a folder with parquet files"
 def main(arguments: list[str] | None = None) -> int:
     """Run one command. Returns the exit status: 0 on success, 2 with one line on standard error for bad input."""
     options = make_parser().parse_args(arguments)
-    from stlib.settings import UsageError
+    from stlib.errors import UsageError
 
     try:
         options.run(options)
@@ -216,18 +216,29 @@ def run_predict(options) -> None:
 
 
 def run_card(options) -> None:
-    from stlib.card.compare import compare, report
-    from stlib.card.model_card import write_card
+    from stlib.cards import compare, write_card
     from stlib.runs import Run
     from stlib.settings import get_profile
     from stlib.sources import get_source
 
     run = Run.load(options.run_folder)
     if options.compare:
-        print(report(compare((run.folder / "README.md").read_text(encoding="utf-8"))))
+        print(comparison_text(compare((run.folder / "README.md").read_text(encoding="utf-8"))))
         return
     path = write_card(run, get_source(options.data, get_profile(run.info["profile"])), model_id=options.model_id)
     print(f"model card written: {path}, and the same in {run.model_folder}")
+
+
+def comparison_text(differences, width: int = 160) -> str:
+    """Return what ``cards.compare`` found as text: one line per section, and below it the facts that differ."""
+    lines = []
+    for section, verdict, why, details in differences.itertuples(index=False):
+        lines.append(f"{verdict:10s}  {section}" + (f"  ({why})" if why else ""))
+        details = [detail.replace("\n", " ") for detail in details]
+        lines += [f"{'':14s}{detail if len(detail) <= width else detail[: width - 1] + '…'}" for detail in details]
+    verdicts = list(differences["verdict"])
+    counts = [f"{verdicts.count(name)} {name}" for name in ("same", "differs", "only there", "only here")]
+    return "\n".join([*lines, "", f"sections: {', '.join(counts)}"])
 
 
 def run_bench(options) -> None:
@@ -255,7 +266,7 @@ def run_bench(options) -> None:
 
 
 def raise_usage(text: str) -> None:
-    from stlib.settings import UsageError
+    from stlib.errors import UsageError
 
     raise UsageError(text)
 

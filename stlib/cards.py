@@ -17,10 +17,10 @@ from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimil
 
 from stlib.data import nli, sts
 from stlib.errors import UsageError
-from stlib.evaluation import nli_scores
-from stlib.profiles import get_profile
+from stlib.evaluate import nli_scores
 from stlib.recipes import Recipe
 from stlib.runs import Run, read_json, write_text
+from stlib.settings import get_profile
 from stlib.sources import HUB_IDS, Source, available_tasks, get_source
 
 # What the trainer tells the library's card generator, which forgets it when the model is saved.

@@ -6,9 +6,10 @@ import numpy as np
 from datasets import Dataset
 
 from stlib.data import fingerprint, nli, sts, train_split, unseen
+from stlib.errors import UsageError
 from stlib.recipes import Recipe, get_recipe, training_rows
 from stlib.runs import SEED, RunConfig, find_model_folder
-from stlib.settings import UsageError, best_device, best_precision, get_profile, max_steps_from_environment, processes
+from stlib.settings import best_device, best_precision, get_profile, max_steps_from_environment, processes
 from stlib.sources import Source, get_source, splits_of
 
 ENGINES = ("packed", "stock")

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, Features
 
-from stlib.settings import Profile, UsageError
+from stlib.errors import UsageError
+from stlib.settings import Profile
 from stlib.sources import HUB_IDS, Source, columns_of, get_source, read_table
 
 NLI_LABELS = ("entailment", "neutral", "contradiction")

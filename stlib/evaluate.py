@@ -15,9 +15,10 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from stlib import data
+from stlib.errors import UsageError
 from stlib.measures import bootstrap_mean, bootstrap_spearman, calibration, calibration_error
 from stlib.model import EncodeOnce, NLIClassifier, pair_features, remembering
-from stlib.settings import UsageError, get_profile, progress_bar
+from stlib.settings import get_profile, progress_bar
 from stlib.sources import Source, get_source, splits_of
 
 Model = SentenceTransformer | EncodeOnce

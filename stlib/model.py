@@ -22,7 +22,8 @@ from tqdm.auto import tqdm
 from transformers.utils import logging as transformers_logging
 
 from stlib.data import NLI_LABELS
-from stlib.settings import UsageError, best_device, progress_bar
+from stlib.errors import UsageError
+from stlib.settings import best_device, progress_bar
 
 # The model that the published card names, and the digests of its weights and of all files that decide what a text becomes.
 PUBLISHED = json.loads(files("stlib").joinpath("base_model.json").read_text(encoding="utf-8"))

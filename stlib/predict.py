@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+from stlib.errors import UsageError
 from stlib.model import NLIClassifier
 from stlib.runs import replacing
-from stlib.settings import UsageError, progress_bar
+from stlib.settings import progress_bar
 
 COLUMNS = ("premise", "hypothesis")
 CHUNK = 4_096  # rows that are labelled at a time

@@ -13,7 +13,8 @@ from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-from stlib.settings import Profile, UsageError
+from stlib.errors import UsageError
+from stlib.settings import Profile
 
 # The names of parameters that weight decay leaves alone, as in the library's legacy `fit` (sentence-transformers 4.1.0).
 NO_DECAY = ("bias", "LayerNorm.bias", "LayerNorm.weight")

@@ -26,8 +26,9 @@ import psutil
 import torch
 from safetensors import SafetensorError
 
+from stlib.errors import UsageError
 from stlib.recipes import Recipe
-from stlib.settings import UsageError, get_profile, is_first_process, progress_bar, runs_folder
+from stlib.settings import get_profile, is_first_process, progress_bar, runs_folder
 
 SEED = 42  # the card's
 PACKAGES = ("torch", "sentence-transformers", "transformers", "datasets", "accelerate", "tokenizers", "numpy")

@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import ReadInstruction, get_dataset_split_names, load_dataset
 
-from stlib.settings import Profile, UsageError, get_profile
+from stlib.errors import UsageError
+from stlib.settings import Profile, get_profile
 
 # Every hub id of the course, looked up on the hub. None: no copy there loads without running a script.
 HUB_IDS = {

@@ -13,9 +13,10 @@ from sentence_transformers import SentenceTransformer
 from torch import nn
 from transformers import PrinterCallback, set_seed
 
-from stlib.card.model_card import describe_model, remember, with_effective_settings
+from stlib.cards import describe_model, remember, with_effective_settings
 from stlib.configure import configure
 from stlib.data import nli
+from stlib.errors import UsageError
 from stlib.fast import bench
 from stlib.fast.packed import PackedEncoder
 from stlib.fast.tokens import tokenise, tokenizer_key
@@ -41,7 +42,7 @@ from stlib.runs import (
     write_text,
     writing,
 )
-from stlib.settings import PRECISIONS, UsageError, describe_device, is_first_process, runs_folder
+from stlib.settings import PRECISIONS, describe_device, is_first_process, runs_folder
 from stlib.sources import get_source
 from stlib.trainer import KEPT, NLITrainer, ProgressBar, StopAfter, difference_between_processes, training_arguments
 

@@ -12,10 +12,11 @@ from torch import distributed, nn
 from torch.utils.data import Sampler
 from transformers import TrainerCallback, TrainerState
 
+from stlib.errors import UsageError
 from stlib.model import load_head, quiet_loading, save_head
 from stlib.recipes import head_of
 from stlib.runs import RunConfig
-from stlib.settings import UsageError, processes, progress_bar
+from stlib.settings import processes, progress_bar
 
 KEPT = 2  # checkpoints
 

@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stlib import data, sources
+from stlib.errors import UsageError
 from stlib.evaluate import sts_scores
 from stlib.model import EncodeOnce, load_classifier
-from stlib.settings import UsageError
 from stlib.train import train
 from tests.test_command_line import fails
 from tests.tiny import SIZE

@@ -9,7 +9,6 @@ from huggingface_hub import HfApi
 from sentence_transformers import SentenceTransformer
 
 from stlib.__main__ import comparison_text, main
-from stlib.base_model import MODEL_ID, REVISION
 from stlib.cards import (
     baselines,
     compare,
@@ -23,8 +22,9 @@ from stlib.cards import (
     write_card,
 )
 from stlib.errors import UsageError
-from stlib.profiles import PROFILES
-from stlib.runs import Run, load_encoder
+from stlib.model import MODEL_ID, REVISION, load_encoder
+from stlib.runs import Run
+from stlib.settings import PROFILES
 from stlib.sources import Source
 from tests.conftest import REAL_DATA
 

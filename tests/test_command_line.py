@@ -5,7 +5,7 @@ import sys
 import pandas as pd
 import pytest
 
-from stlib.__main__ import main, make_parser, profile_name
+from stlib.__main__ import chosen_profile, main, make_parser
 
 
 def fails(capsys, *arguments):
@@ -77,9 +77,9 @@ def test_a_fresh_head_is_trained_on_the_profiles_split(monkeypatch, tiny_model, 
 
 def test_data_without_profile_means_small():
     parse = make_parser().parse_args
-    assert profile_name(parse(["train", "--data", "folder"])) == "small"
-    assert profile_name(parse(["train", "--data", "folder", "--profile", "full"])) == "full"
-    assert profile_name(parse(["train"])) is None
+    assert chosen_profile(parse(["train", "--data", "folder"])).name == "small"
+    assert chosen_profile(parse(["train", "--data", "folder", "--profile", "full"])).name == "full"
+    assert chosen_profile(parse(["train"])).name == "mini"
 
 
 def test_it_runs_as_a_module():

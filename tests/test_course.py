@@ -12,7 +12,7 @@ import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from stlib.settings import UsageError
+from stlib.errors import UsageError
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tools"))
 import course

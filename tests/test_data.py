@@ -7,7 +7,7 @@ from datasets import Dataset
 
 from stlib import data, sources
 from stlib.data import fingerprint, nli
-from stlib.settings import UsageError
+from stlib.errors import UsageError
 from stlib.sources import Source
 
 MINI = Source("mini")

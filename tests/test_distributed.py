@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from stlib.errors import UsageError
 from stlib.runs import Run
-from stlib.settings import UsageError
 from stlib.train import train
 from tests import distributed_worker
 from tests.conftest import assert_same_run, weights

@@ -9,9 +9,9 @@ from scipy.stats import pearsonr, spearmanr
 from sklearn.linear_model import LogisticRegression
 
 from stlib import data, evaluate
+from stlib.errors import UsageError
 from stlib.evaluate import best_strength, fit, mteb, nli_probe, probe_scores, probe_table, senteval
 from stlib.model import EncodeOnce, NLIClassifier
-from stlib.settings import UsageError
 from stlib.sources import Source
 from tests.tiny import SIZE
 

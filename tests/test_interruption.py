@@ -17,9 +17,9 @@ from safetensors.torch import load_file
 
 from stlib.__main__ import main
 from stlib.configure import configure
+from stlib.errors import UsageError
 from stlib.recipes import get_recipe
 from stlib.runs import Run, is_whole, last_checkpoint, one_writer
-from stlib.settings import UsageError
 from stlib.train import find_or_train, train
 from tests.conftest import assert_same_run, weights
 

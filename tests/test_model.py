@@ -9,9 +9,10 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, StaticEmbedding
 
 from stlib import data, model, sources
-from stlib.card.published import published_card
+from stlib.cards import published_card
+from stlib.errors import UsageError
 from stlib.model import EncodeOnce, NLIClassifier, equal_length_batches, pair_features, remembering, takes_token_ids
-from stlib.settings import UsageError, progress_bar
+from stlib.settings import progress_bar
 from tests.tiny import SIZE
 
 PREMISES = ["A man is sleeping.", "Two dogs are running in a park."]

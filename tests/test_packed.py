@@ -11,13 +11,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from stlib.errors import UsageError
 from stlib.fast.packed import BLOCK_MULTIPLE, ROW_MULTIPLE, Masks, PackedEncoder, Packing, gradient_norm
 from stlib.fast.trainer import Embedded, PackedTrainer
 from stlib.model import load_base, load_classifier, load_encoder
 from stlib.recipes import CARD, Recipe, head_of, make_loss, prepare_encoder
-from stlib.settings import UsageError
 from stlib.train import train
-from stlib.trainer import default_engine
 from tests.tiny import MAX_LENGTH
 
 HEADS = 12  # the base model's
@@ -261,10 +260,6 @@ def test_other_models_are_refused(model, part, changes, said):
         setattr(other[1] if part else other[0].auto_model.config, name, value)
     with pytest.raises(UsageError, match=said):
         PackedEncoder(other)
-
-
-def test_the_default_engine_is_packed_where_it_is_proven():
-    assert [default_engine(device) for device in ("cpu", "cuda", "mps")] == ["packed", "stock", "stock"]
 
 
 def test_both_engines_train_the_same_run(tmp_path, monkeypatch, tiny_model):

@@ -10,9 +10,9 @@ import pytest
 
 from stlib import predict
 from stlib.__main__ import main
+from stlib.errors import UsageError
 from stlib.model import load_classifier
 from stlib.predict import label_file
-from stlib.settings import UsageError
 
 PAIR = ["A man sleeps.", "A man rests."]
 

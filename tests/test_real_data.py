@@ -13,11 +13,11 @@ from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimil
 from stlib import data, evaluate, sources
 from stlib.__main__ import main
 from stlib.configure import load_rows
+from stlib.errors import UsageError
 from stlib.evaluate import probe_scores
 from stlib.model import EncodeOnce, load_classifier
 from stlib.recipes import STS_STAGE
 from stlib.runs import Run
-from stlib.settings import UsageError
 from stlib.train import train
 from tests.conftest import REAL_DATA
 

@@ -10,6 +10,7 @@ from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss
 from transformers import get_linear_schedule_with_warmup
 
 from stlib import data
+from stlib.errors import UsageError
 from stlib.recipes import (
     CARD,
     CARD_AS_PRINTED,
@@ -30,7 +31,7 @@ from stlib.recipes import (
     training_rows,
     triplets,
 )
-from stlib.settings import PROFILES, UsageError
+from stlib.settings import PROFILES
 from stlib.sources import Source
 from tests.tiny import SIZE
 

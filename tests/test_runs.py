@@ -4,8 +4,8 @@ import json
 import pytest
 
 from stlib.configure import configure
+from stlib.errors import UsageError
 from stlib.runs import MACHINE, UNDECIDED, RunConfig, read_json, write_json
-from stlib.settings import UsageError
 
 OTHER = {
     "profile": "small", "source": "folder x", "nli_split": "test", "data_fingerprint": "0", "rows": 1, "start": "x", "seed": 7,
@@ -69,3 +69,9 @@ def test_json_is_strict_and_whole(tmp_path):
 def test_steps_of_the_published_run():
     config, _ = configure("card", "mini", nli_split="train[:100]")
     assert (config.total_steps, config.epochs) == (4 * 4, 4)  # the last, smaller batch of each pass counts
+
+
+def test_the_default_engine_is_packed_where_it_is_proven(monkeypatch):
+    for device, engine in {"cpu": "packed", "cuda": "stock", "mps": "stock"}.items():
+        monkeypatch.setattr("stlib.configure.best_device", lambda device=device: device)
+        assert configure("trained_head", "mini", nli_split="train[:192]")[0].engine == engine

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from stlib import settings
-from stlib.settings import UsageError
+from stlib.errors import UsageError
 from stlib.train import check_data
 
 

@@ -19,8 +19,8 @@ import pytest
 from nbclient import NotebookClient
 
 import stlib
+from stlib.errors import UsageError
 from stlib.plots import COLORS
-from stlib.settings import UsageError
 from tools import notebooks as tool
 
 setup = importlib.import_module("stlib.setup")  # the module: ``stlib.setup`` is its function

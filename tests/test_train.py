@@ -14,11 +14,11 @@ from sentence_transformers.sentence_transformer.losses import SoftmaxLoss
 from transformers import set_seed
 
 from stlib import data, sources
-from stlib.card.model_card import write_card
+from stlib.cards import write_card
+from stlib.errors import UsageError
 from stlib.model import load_classifier, load_encoder
 from stlib.recipes import Recipe
 from stlib.runs import SEED, Run, check_folder, one_writer
-from stlib.settings import UsageError
 from stlib.sources import Source
 from stlib.train import average, find_or_train, train
 from stlib.trainer import NLITrainer

@@ -19,15 +19,15 @@ from nbclient.exceptions import CellExecutionError
 from nbformat.v4 import new_code_cell, new_notebook
 
 from notebooks import ROOT, client, course_notebooks, pictures
-from stlib.settings import UsageError
+from stlib.errors import UsageError
 
 QUIET = {"TOKENIZERS_PARALLELISM": "false"}  # the library warns about forks otherwise
 PAUSE = 10  # seconds between two lines if the output is no terminal
 # What the kernel is asked first and last. This process itself imports nothing that takes long.
-BEFORE = """from stlib import profiles, training
-training.check_data()
-print((profiles.runs_folder() / "course").resolve())"""
-AFTER = "from stlib.training import find_or_train\nprint(find_or_train().folder)"
+BEFORE = """from stlib import settings, train
+train.check_data()
+print((settings.runs_folder() / "course").resolve())"""
+AFTER = "from stlib.train import find_or_train\nprint(find_or_train().folder)"
 SUMMARY = """
 trained           all-MiniLM-L6-v2, recipe {recipe[name]}, profile {profile}, {precision}
 on                {rows:,} pairs: {nli_split} from {source} ({data_fingerprint})

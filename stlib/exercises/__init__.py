@@ -7,7 +7,7 @@ answer falls short.
 import importlib
 from collections.abc import Callable
 
-from stlib.settings import UsageError
+from stlib.errors import UsageError
 
 NOTHING = "the function returns nothing yet: put your code in place of the three dots"  # a hint of several notebooks
 

@@ -20,7 +20,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import Tensor, distributed, nn
 
-from stlib.settings import UsageError
+from stlib.errors import UsageError
 
 # Attention blocks have a multiple of so many positions: softmax over other widths falls off torch's vectorised path.
 BLOCK_MULTIPLE = 16
