@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from cycler import cycler
 from matplotlib.axes import Axes
+from matplotlib.pyplot import cycler  # not the one of rcParams, which drops empty hatches
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart (https://jfly.uni-koeln.de/color).
 BLUE, ORANGE, GREEN, RED, SKY, PURPLE, YELLOW, BLACK = (
