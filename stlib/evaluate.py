@@ -52,8 +52,8 @@ def check_spread(values: np.ndarray, what: str, task: str) -> None:
     """Raise UsageError unless ``values`` are numbers, and two of them differ: without, no correlation is defined."""
     if len(values) < 2 or not np.ptp(values) > 1e-6:  # nor if one is NaN
         raise UsageError(
-            f"the STS task {task!r} has {len(values)} pairs with the {what} {np.unique(values)[-3:]}: a correlation needs "
-            "numbers, and two different ones at least"
+            f"the STS task {task!r} has {len(values)} pairs with the {what} {np.unique(values)[-3:]}: a correlation needs at "
+            "least two different ones, and numbers only"
         )
 
 
