@@ -25,7 +25,7 @@ course: $(READY) ## run notebooks 01 to 06 in order and print what came out
 test: $(READY) ## unit tests, and every notebook run again with its outputs compared
 	$(BIN)/python -m pytest
 lab: $(READY) ## open the course in JupyterLab
-	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks/01_base_model.ipynb --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate --LabApp.extension_manager=readonly
+	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks/01_base_model.ipynb --LabApp.app_settings_dir=$(CURDIR)/docs/lab --LabApp.extension_manager=readonly
 notebooks: $(READY) ## execute the notebooks again and make them ready to commit
 	$(BIN)/python tools/notebooks.py
 stamp: $(READY) ## write what is generated: badges, set-up cells, folded solutions, tables of the README

@@ -18,7 +18,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat.v4 import new_code_cell, new_notebook
 
-from notebooks import ROOT, client, course_notebooks, pictures
+from notebooks import HOW, ROOT, course_notebooks, pictures
 from stlib.errors import UsageError
 
 QUIET = {"TOKENIZERS_PARALLELISM": "false"}  # the library warns about forks otherwise
@@ -60,13 +60,14 @@ async def run_course(paths: list[Path], before: str, after: str, screen: "Screen
     The code ``before`` prints the folder for the executed notebooks. Raises the UsageError that it raises.
     """
     # A kernel that is asked to end takes seconds, and has nothing left to write.
-    kernel = client(new_notebook(), paths[0].parent, Kernel, timeout=None, shutdown_kernel="immediate")
+    resources = {"metadata": {"path": str(paths[0].parent)}}
+    kernel = Kernel(new_notebook(), timeout=None, shutdown_kernel="immediate", resources=resources, **HOW)
     kernel.screen = screen
     kernel.create_kernel_manager()
     try:
         await kernel.async_start_new_kernel(env={**QUIET, **os.environ, "STLIB_PROGRESS": "text"})
         await kernel.async_start_new_kernel_client()
-        out = Path((await kernel.ask(before, "checking the data")).strip())
+        out = Path((await kernel.run(asking(before), "checking the data")).strip())
         (out / "figures").mkdir(parents=True, exist_ok=True)
         for path in paths:
             notebook = nbformat.read(path, as_version=4)
@@ -80,26 +81,22 @@ async def run_course(paths: list[Path], before: str, after: str, screen: "Screen
                 nbformat.write(notebook, out / path.name)
             for number, picture in enumerate(pictures(*notebook.cells), 1):
                 (out / "figures" / f"{path.stem}-{number}.png").write_bytes(picture)
-        return await kernel.ask(after, "putting the results together")
+        return await kernel.run(asking(after), "putting the results together")
+    except CellExecutionError as error:
+        raise UsageError(error.evalue) if error.ename == "UsageError" else error from None
     finally:
         await kernel._async_cleanup_kernel()
+
+
+def asking(code: str):
+    return new_notebook(cells=[new_code_cell(code)])
 
 
 class Kernel(NotebookClient):
     """A kernel that runs one notebook after another, each in an empty namespace, and shows how far it is."""
 
-    async def ask(self, code: str, doing: str) -> str:
-        """Return what ``code`` prints. Raises UsageError with its text if the code raises one."""
-        try:
-            await self.run(new_notebook(cells=[new_code_cell(code)]), doing)
-        except CellExecutionError as error:
-            if error.ename == "UsageError":
-                raise UsageError(error.evalue) from None
-            raise
-        return "".join(output.text for output in self.nb.cells[0].outputs if output.output_type == "stream")
-
-    async def run(self, notebook, name: str) -> None:
-        """Run all cells of a notebook, and show its line until they are done; raise what they raise."""
+    async def run(self, notebook, name: str) -> str:
+        """Return what the first cell of a notebook prints, once all are done; show its line until then."""
         self.nb, self.name, self.done, self.doing, self.bar = notebook, name, 0, "", ""
         started, task = time.monotonic(), asyncio.ensure_future(self.run_cells())
         try:
@@ -111,6 +108,7 @@ class Kernel(NotebookClient):
             await asyncio.gather(task, return_exceptions=True)
             self.screen.show(self.line(time.monotonic() - started), last=True)
         await task
+        return "".join(out.text for out in notebook.cells[0].get("outputs", []) if out.output_type == "stream")
 
     async def run_cells(self) -> None:
         self.reset_execution_trackers()
@@ -133,9 +131,8 @@ class Kernel(NotebookClient):
         content = msg["content"]
         if msg["msg_type"] == "stream" and content["name"] == "stderr":
             content["text"], self.bar = take_bars(content["text"], self.bar)
-            if not content["text"]:
-                return None
-        return super().output(outs, msg, display_id, cell_index)
+        if content.get("text") != "":
+            return super().output(outs, msg, display_id, cell_index)
 
 
 def what_runs(cells: list, index: int) -> str:

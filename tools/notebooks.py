@@ -1,10 +1,6 @@
 """Make the notebooks ready to commit: stamp what is generated, execute at profile mini, strip what varies.
 
 Generated are the badges, the set-up cell (that of notebook 01 in all), the folded solutions and the navigation bar.
-
-python tools/notebooks.py 03 05           these, all by default
-python tools/notebooks.py --no-execute    generated cells and metadata only
-python tools/notebooks.py --check         fail if any generated cell or metadata would change
 """
 
 import argparse
@@ -20,6 +16,7 @@ import nbformat
 from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parents[1]
+HOW = {"extra_arguments": ["--IPKernelApp.log_level=40"], "coalesce_streams": True}  # a kernel runs a notebook
 QUIET = {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
 SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["course"]
 BADGES = """\
@@ -28,10 +25,10 @@ BADGES = """\
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("numbers", nargs="*", help="such as 03; all by default")
-    parser.add_argument("--no-execute", action="store_true")
-    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--no-execute", action="store_true", help="stamp and strip only")
+    parser.add_argument("--check", action="store_true", help="write nothing, and fail if anything would change")
     options = parser.parse_args()
     texts = {}
     for path in [*course_notebooks(), *course_notebooks("solutions/")]:
@@ -42,7 +39,8 @@ def main() -> int:
         if not (options.no_execute or options.check):
             print(f"executing {path.name}", flush=True)
             outside = {name: value for name, value in os.environ.items() if name[:6] != "STLIB_" or name[6:] == "RUNS"}
-            client(notebook, path.parent, timeout=1_800).execute(env={**outside, **QUIET, "STLIB_PROFILE": "mini"})
+            client = NotebookClient(notebook, timeout=1_800, resources={"metadata": {"path": str(path.parent)}}, **HOW)
+            client.execute(env={**outside, **QUIET, "STLIB_PROFILE": "mini"})
         tidy(notebook)
         texts[path] = nbformat.writes(notebook) + "\n"
         for at, cell in enumerate(() if options.check else notebook.cells):
@@ -68,12 +66,6 @@ def course_notebooks(folder: str = "") -> list[Path]:
     return sorted((ROOT / "notebooks" / folder).glob("[0-9][0-9]_*.ipynb"))
 
 
-def client(notebook, folder: Path, kind: type = NotebookClient, **options) -> NotebookClient:
-    """Return what runs a notebook in a folder."""
-    options |= {"extra_arguments": ["--IPKernelApp.log_level=40"], "coalesce_streams": True}
-    return kind(notebook, resources={"metadata": {"path": str(folder)}}, **options)
-
-
 def pictures(*cells) -> list[bytes]:
     """Return the pictures among the outputs of cells, as PNG files."""
     found = [output.get("data", {}) for cell in cells for output in cell.get("outputs", [])]
@@ -86,10 +78,11 @@ def title(path: Path) -> str:
     return text.partition("\n")[0][2:].strip()
 
 
-def github_place(repository: str, path: str) -> str:
-    """Return OWNER/NAME/blob/BRANCH/PATH for an address on GitHub, all that Colab and Kaggle open; "" for any other."""
-    host, name = "https://github.com/", repository.removesuffix(".git")
-    return f"{name.removeprefix(host)}/blob/{SETTINGS['branch']}/{path}" if name.startswith(host) else ""
+def badges(repository: str, name: str) -> str:
+    """Return badges that open a notebook on Colab and Kaggle, which know GitHub's addresses only; else ""."""
+    host, owned = "https://github.com/", repository.removesuffix(".git")
+    place = f"{owned.removeprefix(host)}/blob/{SETTINGS['branch']}/notebooks/{name}"
+    return BADGES.format(place) if owned.startswith(host) else ""
 
 
 def stamp(notebook, path: Path, repository: str | None = None) -> None:
@@ -102,8 +95,8 @@ def stamp(notebook, path: Path, repository: str | None = None) -> None:
     setup.metadata = first.metadata
     if path in paths:
         cells = with_solutions(cells, path.parent / "solutions" / f"{path.name[:2]}_solutions.ipynb")
-        if place := github_place(repository, f"notebooks/{path.name}"):
-            cells.insert(1, made(BADGES.format(place), "badges", "remove-cell"))
+        if links := badges(repository, path.name):
+            cells.insert(1, made(links, "badges", "remove-cell"))
         at = paths.index(path)
         links = [f"Previous: [{title(before)}]({before.name})" for before in paths[max(at - 1, 0) : at]]
         links += ["[Course map](../README.md#course-map)"]

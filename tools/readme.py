@@ -6,7 +6,7 @@ import sys
 import nbformat
 import pandas as pd
 
-from notebooks import BADGES, ROOT, SETTINGS, course_notebooks, github_place, title, write
+from notebooks import ROOT, SETTINGS, badges, course_notebooks, title, write
 from stlib import records
 
 BLOCK = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?\n(<!-- end -->)", re.DOTALL)
@@ -16,11 +16,6 @@ def main() -> int:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     text = BLOCK.sub(lambda block: f"{block[1]}{BLOCKS[block[2]]()}\n{block[3]}", text)
     return write({ROOT / "README.md": text}, "--check" in sys.argv)
-
-
-def badges() -> str:
-    place = github_place(SETTINGS["repository"], "notebooks/01_base_model.ipynb")
-    return BADGES.format(place) if place else ""
 
 
 def course_map() -> str:
@@ -38,12 +33,9 @@ def contest() -> str:
     """Return the contest of notebook 08, the best on validation pairs first."""
     record = records.load("better_recipes")
     runs = pd.DataFrame([*record["runs"], {"contender": "base model", **record["base"]}])
-    rows = []
-    for name, group in sorted(runs.groupby("contender"), key=lambda item: -item[1]["validation"].mean()):
-        lowest, highest, seeds = group["validation"].min(), group["validation"].max(), group["seed"].nunique()
-        scores = [f"{group[score].mean():.1f}" for score in ("validation", "sts_mean", "nli_refit")]
-        scores[0] += f" ({lowest:.1f} to {highest:.1f})" if seeds > 1 else ""
-        rows.append((name, seeds or "-", *scores))
+    kinds = {"seed": "nunique", "validation": "mean", "sts_mean": "mean", "nli_refit": "mean"}
+    found = runs.groupby("contender").agg(kinds).sort_values("validation", ascending=False)
+    rows = [(name, seeds or "-", *(f"{score:.1f}" for score in scores)) for name, seeds, *scores in found.itertuples()]
     return table(("recipe", "seeds", "STS, validation", "STS, test mean", "NLI, fresh head"), rows)
 
 
@@ -52,7 +44,11 @@ def table(columns, rows) -> str:
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in (columns, ["---"] * len(columns), *rows))
 
 
-BLOCKS = {"badges": badges, "course-map": course_map, "contest": contest}
+BLOCKS = {
+    "badges": lambda: badges(SETTINGS["repository"], "01_base_model.ipynb"),
+    "course-map": course_map,
+    "contest": contest,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -49,7 +49,7 @@ def lab(course):
     )
     with open(course / "server.log", "w", encoding="utf-8") as log:
         server = subprocess.Popen(
-            [sys.executable, "-m", "jupyterlab", *made[1].split(), *options],
+            [sys.executable, "-m", "jupyterlab", *made[1].replace("$(CURDIR)", str(ROOT)).split(), *options],
             cwd=course, env=environment, stdout=log, stderr=log,
         )  # fmt: skip
         address = f"http://127.0.0.1:{port}"
