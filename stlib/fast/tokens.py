@@ -80,4 +80,4 @@ class TokenisedPairs(torch.utils.data.Dataset):
             sentences = pa.array(place, IDS)
         batch["ids"] = torch.tensor(sentences.flatten().to_numpy(), dtype=torch.long)
         batch["lengths"] = sentences.value_lengths().to_pylist()
-        return batch | {name: torch.tensor(found.column(name).to_pylist()) for name in self.others}
+        return batch | {name: torch.tensor(found.column(name).to_numpy()) for name in self.others}
