@@ -157,7 +157,7 @@ def describe_row(row: dict) -> str:
     start = f"{row['task']:18s} {kind:18s} n={row['n']:<6d}"
     if "spearman" in row:
         if row["spearman"] is None:
-            return f"{start} too few pairs"
+            return f"{start} no correlation is defined"
         return f"{start} Spearman {row['spearman']:.2f}{interval}, Pearson {row['pearson']:.2f}"
     more = (
         f", macro F1 {row['macro_f1']:.2f}, calibration error {row['calibration_error']:.2f}" if kind == "head" else ""

@@ -18,6 +18,7 @@ from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimil
 from stlib.data import nli, sts
 from stlib.errors import UsageError
 from stlib.evaluate import nli_scores
+from stlib.model import has_head, load_classifier, load_encoder
 from stlib.recipes import Recipe
 from stlib.runs import Run, read_json, write_text
 from stlib.settings import get_profile
@@ -235,8 +236,8 @@ def write_card(run: Run, source: Source | None = None, evaluate: bool = True, mo
     """
     if not (run.folder / "card.json").is_file():
         raise UsageError(f"{run.folder} has no card.json: it was trained without one; train the run again")
-    classifier = run.classifier() if run.has_head() else None
-    model = classifier.encoder if classifier else run.encoder()
+    classifier = load_classifier(run) if has_head(run) else None
+    model = classifier.encoder if classifier else load_encoder(run)
     data = model.model_card_data
     if evaluate:
         profile, source = get_profile(run.info["profile"]), source or get_source()
@@ -245,8 +246,7 @@ def write_card(run: Run, source: Source | None = None, evaluate: bool = True, mo
             columns = [list(pairs[name]) for name in ("sentence1", "sentence2", "score")]
             EmbeddingSimilarityEvaluator(*columns, similarity_fn_names=["cosine"], name=task, write_csv=False)(model)
         if classifier:
-            rows = "test" if profile.test_rows is None else f"test[:{profile.test_rows}]"
-            scores = nli_scores(classifier, nli(rows, source))
+            scores = nli_scores(classifier, nli(profile.test_split, source))
             metrics = {f"nli-test_{name}": scores[name] for name in ("accuracy", "macro_f1")}
             data.set_evaluation_metrics(NLIEvaluator(), metrics)
     # Restore what the generator knew after scoring: else scores of the finished model would be rows of its training log.

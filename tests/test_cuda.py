@@ -212,7 +212,7 @@ def test_half_precision_trains_as_float32_does(tmp_path, settings, record_proper
 @on_card
 def test_the_card_trains_in_the_precision_that_it_has():
     if DEVICE == "cuda":
-        assert settings.best_precision("cuda") == ("bf16" if torch.cuda.get_device_capability()[0] >= 8 else "fp16")
+        assert best_precision("cuda") == ("bf16" if torch.cuda.get_device_capability()[0] >= 8 else "fp16")
     assert best_precision(DEVICE) in PRECISIONS
 
 
@@ -230,7 +230,7 @@ def gpu():
 @pytest.mark.parametrize(("capability", "precision"), [((7, 5), "fp16"), ((8, 0), "bf16"), ((9, 0), "bf16")])
 def test_old_cards_train_in_fp16(monkeypatch, capability, precision):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
-    assert settings.best_precision("cuda") == precision
+    assert best_precision("cuda") == precision
 
 
 def test_without_a_card_it_is_refused_in_one_sentence(gpu, monkeypatch, capsys, tmp_path):

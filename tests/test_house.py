@@ -16,27 +16,26 @@ FLOORS = [
     {"sources"},
     {"data"},
     {"model"},
-    {"recipes"},
+    {"recipes", "measures"},
     {"runs"},
-    {"fast.packed", "fast.tokens"},
+    {"configure", "trainer", "fast.packed", "fast.tokens"},
     {"fast.trainer"},
-    {"train"},
-    {"evaluate"},
+    {"evaluate", "fast.bench"},
     {"cards"},
+    {"train"},
     {"plots", "panels", "forensics", "setup"},
-    {"fast.bench"},
     {"__main__", "predict"},
     {"exercises"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 BUDGETS = {
-    "stlib without exercises": (3_800, ["stlib/**/*.py"], ["stlib/exercises/*.py"]),
-    "stlib/exercises": (800, ["stlib/exercises/*.py"], []),
-    "tools": (350, ["tools/*"], []),
+    "stlib without exercises": (4_850, ["stlib/**/*.py"], ["stlib/exercises/*.py"]),
+    "stlib/exercises": (810, ["stlib/exercises/*.py"], []),
+    "tools": (385, ["tools/*"], []),
     "README.md": (130, ["README.md"], []),
     "Makefile": (60, ["Makefile"], []),
 }
-LONGEST_FILE, MOST_PARAMETERS, USED_BY_NOTEBOOKS = 350, 7, 2_200
+LONGEST_FILE, MOST_PARAMETERS, USED_BY_NOTEBOOKS = 350, 7, 4_220
 NOT_COUNTED = {"exercises", "records", "fast.bench"}  # in what notebooks use
 
 
@@ -170,9 +169,12 @@ def test_there_is_no_circle():
 
 
 def test_nothing_is_imported_inside_a_function():
-    """But on the command line, which has no time for what its command does not need."""
+    """But on the command line, which has no time for what its command does not need, and in the set-up of a notebook.
+
+    That runs before anything is installed.
+    """
     inside = set()
-    for module in MODULES.keys() - {"__main__", "__init__"}:
+    for module in MODULES.keys() - {"__main__", "__init__", "setup"}:
         for function in functions(MODULES[module]):
             for node in ast.walk(function):
                 if isinstance(node, (ast.Import, ast.ImportFrom)):

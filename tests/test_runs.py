@@ -74,4 +74,5 @@ def test_steps_of_the_published_run():
 def test_the_default_engine_is_packed_where_it_is_proven(monkeypatch):
     for device, engine in {"cpu": "packed", "cuda": "stock", "mps": "stock"}.items():
         monkeypatch.setattr("stlib.configure.best_device", lambda device=device: device)
+        monkeypatch.setattr("stlib.configure.best_precision", lambda device: "fp32")
         assert configure("trained_head", "mini", nli_split="train[:192]")[0].engine == engine

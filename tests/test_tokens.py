@@ -117,7 +117,7 @@ def test_every_tokenizer_has_tokens_of_its_own(tmp_path, monkeypatch, tiny_model
     numbers = {token: number for number, token in enumerate([*vocabulary()[:5], *reversed(vocabulary()[5:])])}
     pair = data.nli("train[:64]", sources.Source("mini"))[0]
     files = []
-    monkeypatch.setattr("stlib.trainer.tokenise", lambda *a, **k: files.append(tokenise(*a, **k)) or files[-1])
+    monkeypatch.setattr("stlib.train.tokenise", lambda *a, **k: files.append(tokenise(*a, **k)) or files[-1])
     for name in ("first", "same", "shorter", "other"):
         model = load_encoder(tiny_model, "cpu")
         if name == "shorter":
