@@ -133,13 +133,15 @@ def test_the_course_names_what_is_missing_before_it_starts(tmp_path, without_tra
 
 
 @pytest.mark.slow
-def test_the_cards_recipe_gives_the_cards_first_two_rows(tmp_path):
+@pytest.mark.parametrize("steps", [500, pytest.param(1_000, marks=pytest.mark.soak)])
+def test_the_cards_recipe_gives_the_cards_first_two_rows(tmp_path, steps):
     """Steps 1-500 within 0.003 of the card's 1.0795, 501-1,000 within 0.015 of 0.9939; the head keeps its bits."""
-    arguments = ["--recipe", "card", "--nli-split", "validation+test", "--max-steps", "1000", "--seed", "1"]
+    arguments = ["--recipe", "card", "--nli-split", "validation+test", "--max-steps", str(steps), "--seed", "1"]
     run = tmp_path / "run"
     assert main(["train", *arguments, "--data", str(REAL_DATA), "--log-every", "50", "--out", str(run)]) == 0
     log, info = Run.load(run).log(), Run.load(run).info
     assert log.loc[log["step"] <= 500, "loss"].mean() == pytest.approx(1.0795, abs=0.003)
-    assert log.loc[log["step"] > 500, "loss"].mean() == pytest.approx(0.9939, abs=0.015)
+    if steps > 500:
+        assert log.loc[log["step"] > 500, "loss"].mean() == pytest.approx(0.9939, abs=0.015)
     assert info["head_moved"] == 0.0
-    assert (info["steps"], info["recipe"]["schedule_steps"]) == (1_000, 68_668)
+    assert (info["steps"], info["recipe"]["schedule_steps"]) == (steps, 68_668)
