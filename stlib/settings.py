@@ -65,7 +65,7 @@ ALL_TASKS = ("mr", "cr", "subj", "mpqa", "sst2", "trec", "banking77")
 PROFILES = {
     profile.name: profile
     for profile in (
-        Profile("mini", "mini", "train[:8000]", 1_500, 1, 10, 10, ("sts",), ("question_topic", "opinion")),
+        Profile("mini", "mini", "train[:8640]", 1_500, 1, 10, 10, ("sts",), ("question_topic", "opinion")),
         Profile("small", "hub", "train[:20000]", None, 1, 10, 5, STS_TASKS, ("cr", "trec", "sst2", "banking77")),
         Profile("full", "hub", "train", None, 4, 500, 1, STS_TASKS, ALL_TASKS),
     )

@@ -67,7 +67,7 @@ def test_figures_are_percent_and_one_that_is_not_defined_is_said(tmp_path, capsy
     assert abs(rows[1]["spearman"]) == pytest.approx(100)  # of two pairs
 
 
-@pytest.mark.parametrize(("profile", "split"), [("mini", "train[:8000]"), ("small", "train[:20000]")])
+@pytest.mark.parametrize(("profile", "split"), [("mini", "train[:8640]"), ("small", "train[:20000]")])
 def test_a_fresh_head_is_trained_on_the_profiles_split(monkeypatch, tiny_model, profile, split):
     asked = []
     monkeypatch.setattr("stlib.evaluate.suite", lambda *arguments: asked.append(arguments[-1]) or [])
