@@ -14,8 +14,6 @@ from stlib.runs import SEED, RunConfig, find_model_folder
 from stlib.settings import best_device, best_precision, get_profile, max_steps_from_environment, processes
 from stlib.sources import Source, get_source, splits_of
 
-ENGINES = ("packed", "stock")
-
 
 @dataclass(frozen=True)
 class Choices:
@@ -76,8 +74,8 @@ def check_choices(recipe: Recipe, chosen: Choices) -> None:
     for name in ("max_steps", "log_every"):
         if (steps := getattr(chosen, name)) is not None and steps < 1:
             raise UsageError(f"{name} is {steps}: choose a number of steps above zero")
-    if chosen.engine not in (None, *ENGINES):
-        raise UsageError(f"there is no engine {chosen.engine!r}: choose one of {', '.join(ENGINES)}")
+    if chosen.engine not in (None, "packed", "stock"):
+        raise UsageError(f"there is no engine {chosen.engine!r}: choose one of packed, stock")
     if not 0 <= chosen.seed < 2**32:
         raise UsageError(f"the seed is {chosen.seed}: choose a whole number from 0 to {2**32 - 1}")
     if chosen.start is not None:

@@ -9,13 +9,11 @@ checkpoints/  encoder, head, optimizer, scheduler and random states, for --resum
 """
 
 import contextlib
-import hashlib
 import importlib.metadata
 import itertools
 import json
 import platform
 import re
-import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -75,11 +73,6 @@ class RunConfig:
                     return f"recipe.{name}"
         return next((name for name in mine if name not in besides and mine[name] != found.get(name)), None)
 
-    def fingerprint(self) -> str:
-        """Return a short digest of all fields that decide the run."""
-        decided = {name: value for name, value in self.to_dict().items() if name not in UNDECIDED}
-        return hashlib.blake2b(json.dumps(decided, sort_keys=True).encode(), digest_size=8).hexdigest()
-
     def folder(self) -> Path:
         """Return ``runs/RECIPE-PROFILE``, with the split, the steps and the seed if they are not the profile's."""
         parts = [self.recipe.name, self.profile]
@@ -132,9 +125,6 @@ def find_model_folder(folder: str | Path) -> Path:
     return found
 
 
-# ---- files ----------------------------------------------------------------------------------------------------------
-
-
 def read_json(path: Path) -> dict:
     """Return what ``write_json`` wrote. Raises UsageError if the file is no JSON."""
     try:
@@ -166,13 +156,6 @@ def replacing(path: Path, newline: str | None = None) -> Iterator:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def replace_folder(new: Path, old: Path) -> None:
-    """Put the folder ``new`` in the place of ``old``, which this run wrote itself, if it is there."""
-    if old.exists():
-        shutil.rmtree(old)
-    new.rename(old)
 
 
 @contextlib.contextmanager
@@ -225,9 +208,6 @@ def writing(folder: Path) -> Iterator[None]:
         ) from error
 
 
-# ---- folders that can take a run -------------------------------------------------------------------------------------
-
-
 def check_folder(out: Path, config: RunConfig, resume: bool) -> None:
     """Raise UsageError if ``out`` cannot take the run, or holds one with other settings, which would not continue as begun."""
     unfinished = out / "unfinished.json"
@@ -256,8 +236,8 @@ def last_checkpoint(out: Path, config: RunConfig) -> str | None:
     found = [folder for folder in (out / "checkpoints").glob("checkpoint-*") if is_whole(folder, config.processes)]
     last = max(found, key=step_of, default=None)
     if is_first_process():
-        at = f"resuming {config.recipe.name} at step {step_of(last):,}" if last else ""
-        print(at or f"{out} has no checkpoint yet: the run starts again")
+        start = f"resuming {config.recipe.name} at step {step_of(last):,}" if last else ""
+        print(start or f"{out} has no checkpoint yet: the run starts again")
     return str(last) if last else None
 
 
@@ -274,13 +254,10 @@ def is_whole(checkpoint: Path, processes: int) -> bool:
     """
     ranks = [""] if processes == 1 else [f"_{rank}" for rank in range(processes)]
     try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        read_json(checkpoint / "trainer_state.json")
+    except (OSError, UsageError):
         return False
     return all((checkpoint / f"rng_state{rank}.pth").is_file() for rank in ranks)
-
-
-# ---- what a run is said to have used --------------------------------------------------------------------------------
 
 
 def versions() -> dict[str, str]:

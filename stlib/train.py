@@ -15,7 +15,6 @@ from transformers import PrinterCallback, set_seed
 
 from stlib.cards import describe_model, remember, with_effective_settings
 from stlib.configure import configure
-from stlib.data import nli
 from stlib.fast import bench
 from stlib.fast.packed import PackedEncoder
 from stlib.fast.tokens import tokenise, tokenizer_key
@@ -32,7 +31,6 @@ from stlib.runs import (
     one_writer,
     peak_memory_mb,
     read_json,
-    replace_folder,
     set_aside,
     step_of,
     versions,
@@ -41,7 +39,6 @@ from stlib.runs import (
     writing,
 )
 from stlib.settings import PRECISIONS, describe_device, is_first_process, runs_folder
-from stlib.sources import get_source
 from stlib.trainer import KEPT, NLITrainer, ProgressBar, StopAfter, difference_between_processes, training_arguments
 
 
@@ -79,9 +76,6 @@ def train(
         return carry_out(config, rows, out, resume)
 
 
-# ---- one run --------------------------------------------------------------------------------------------------------
-
-
 def carry_out(config: RunConfig, rows: Dataset, out: Path, resume: bool = False) -> Run:
     """Train what was configured, and write the run folder."""
     if config.recipe.soup > 1:
@@ -107,9 +101,7 @@ def carry_out(config: RunConfig, rows: Dataset, out: Path, resume: bool = False)
         "seconds": round(time.perf_counter() - started, 1),
         "resumed_at_step": step_of(checkpoint) if checkpoint else 0,  # the seconds are those since then
         "head_moved": None if head is None else round(float((head.weight.detach() - first_head).norm()), 6),
-        "difference_between_processes": difference_between_processes(
-            [*trainer.model.parameters(), *trainer.loss.parameters()]
-        ),
+        "difference_between_processes": difference_between_processes(trainer.model, trainer.loss),
         "hardware": describe_device(),
         "peak_memory_mb": peak_memory_mb(config.device),
         "versions": versions(),
@@ -188,7 +180,8 @@ def finish(out: Path, encoder: SentenceTransformer, head: nn.Linear | None, log:
             encoder.save_pretrained(str(temporary))
         else:
             NLIClassifier(encoder, head).save(temporary)
-        replace_folder(temporary, out / "model")
+        shutil.rmtree(out / "model", ignore_errors=True)  # there if the run was killed between here and its end
+        temporary.rename(out / "model")
         remember(encoder, out)
         card = with_effective_settings((out / "model" / "README.md").read_text(encoding="utf-8"), info)
         for folder in (out, out / "model"):
@@ -196,9 +189,6 @@ def finish(out: Path, encoder: SentenceTransformer, head: nn.Linear | None, log:
         write_text(out / "log.csv", "step,epoch,loss,learning_rate\n" + "".join(lines))
         write_json(out / "run.json", info)
         (out / "unfinished.json").unlink()
-
-
-# ---- soups ----------------------------------------------------------------------------------------------------------
 
 
 def carry_out_soup(config: RunConfig, rows: Dataset, out: Path) -> Run:
@@ -240,9 +230,6 @@ def average(models: Sequence[SentenceTransformer]) -> SentenceTransformer:
     return models[0]
 
 
-# ---- runs that are there already ------------------------------------------------------------------------------------
-
-
 def find_or_train(recipe: str = "trained_head", profile: str | None = None) -> Run:
     """Return the run that a notebook trains: loaded if it is there and still fits, else trained now.
 
@@ -263,12 +250,6 @@ def find_or_train(recipe: str = "trained_head", profile: str | None = None) -> R
                 return carry_out(config, rows, folder, resume)
     print(f"loaded the run {folder.name}: {found.info['steps']:,} steps on {found.info['rows']:,} pairs")
     return found
-
-
-def check_data() -> None:
-    """Raise UsageError if the training or the test pairs of the chosen profile cannot be had; costs no training."""
-    configure("trained_head")
-    nli("test", get_source())
 
 
 def describe(config: RunConfig, model: SentenceTransformer, rows: Dataset) -> str:

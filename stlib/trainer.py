@@ -75,11 +75,11 @@ class NLITrainer(SentenceTransformerTrainer):
         self.state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
 
 
-def difference_between_processes(parameters: list[nn.Parameter]) -> float:
+def difference_between_processes(*modules: nn.Module) -> float:
     """Return the largest difference of any parameter between any two processes: 0.0 if training kept them the same."""
     if processes() == 1:
         return 0.0
-    flat = torch.cat([parameter.detach().ravel() for parameter in parameters])
+    flat = torch.cat([parameter.detach().ravel() for module in modules for parameter in module.parameters()])
     largest, smallest = flat.clone(), flat.clone()
     distributed.all_reduce(largest, op=distributed.ReduceOp.MAX)
     distributed.all_reduce(smallest, op=distributed.ReduceOp.MIN)
