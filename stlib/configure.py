@@ -1,6 +1,8 @@
 """From what was asked for to what decides a run: names resolved, rows loaded, numbers checked, nothing written."""
 
 import math
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from datasets import Dataset
@@ -12,31 +14,32 @@ from stlib.runs import SEED, RunConfig, find_model_folder
 from stlib.settings import best_device, best_precision, get_profile, max_steps_from_environment, processes
 from stlib.sources import Source, get_source, splits_of
 
-ENGINES = ("packed", "stock")
-CHOICES = {
-    "data": None,
-    "nli_split": None,
-    "max_steps": None,
-    "seed": SEED,
-    "log_every": None,
-    "engine": None,
-    "start": None,
-}
+
+@dataclass(frozen=True)
+class Choices:
+    """What may be chosen besides recipe and profile. None leaves it to the environment, the profile or the machine."""
+
+    data: str | Path | None = None  # ``mini``, ``hub`` or a folder
+    nli_split: str | None = None  # the rows to train on
+    max_steps: int | None = None  # stop after so many; the schedule stays that of the whole run
+    seed: int = SEED  # of the head's initial weights, the order of the pairs and dropout
+    log_every: int | None = None  # steps between rows of ``log.csv``
+    engine: str | None = (
+        None  # ``packed`` (the default on a processor, where it is proven equal) or ``stock``, the library
+    )
+    start: str | Path | None = None  # a run or model folder whose encoder is trained on; else the base model's
 
 
 def configure(recipe: str | Recipe, profile: str | None = None, **choices) -> tuple[RunConfig, Dataset]:
     """Return what decides a run, and its rows, from the arguments of ``train``; nothing is written.
 
-    Raises:
-        UsageError: unknown names, numbers out of range, missing data.
+    Raises UsageError for unknown names, numbers out of range and missing data.
     """
-    if unknown := sorted(choices.keys() - CHOICES):
-        raise TypeError(f"train has no argument {unknown[0]!r}: choose among {', '.join(CHOICES)}")
-    chosen, asked, profile = {**CHOICES, **choices}, get_recipe(recipe), get_profile(profile)
+    chosen, asked, profile = Choices(**choices), get_recipe(recipe), get_profile(profile)
     check_choices(asked, chosen)
     device = best_device()
-    source = get_source(chosen["data"], profile)
-    split = chosen["nli_split"] or train_split(profile)
+    source = get_source(chosen.data, profile)
+    split = chosen.nli_split or train_split(profile)
     if asked.data != "nli":  # the mini STS task has no training split: its validation pairs are free to train on
         split = "train" if "train" in splits_of(asked.data, source) else "validation"
     rows = load_rows(asked, split, source)
@@ -44,7 +47,7 @@ def configure(recipe: str | Recipe, profile: str | None = None, **choices) -> tu
     # Between several processes the last, smaller batch cannot be shared, and is left out.
     per_epoch = len(rows) / asked.batch_size
     total_steps = epochs * (math.ceil(per_epoch) if processes() == 1 else math.floor(per_epoch))
-    last_step = min(chosen["max_steps"] or max_steps_from_environment() or total_steps, total_steps)
+    last_step = min(chosen.max_steps or max_steps_from_environment() or total_steps, total_steps)
     config = RunConfig(
         recipe=asked.fitted_to(total_steps, profile),
         profile=profile.name,
@@ -52,13 +55,13 @@ def configure(recipe: str | Recipe, profile: str | None = None, **choices) -> tu
         nli_split=split,
         data_fingerprint=fingerprint(rows),
         rows=len(rows),
-        start=str(chosen["start"] or "base"),
-        seed=chosen["seed"],
+        start=str(chosen.start or "base"),
+        seed=chosen.seed,
         epochs=epochs,
         total_steps=total_steps,
         last_step=last_step,
-        log_every=min(chosen["log_every"] or profile.log_every, last_step),
-        engine=chosen["engine"] or ("packed" if device == "cpu" else "stock"),
+        log_every=min(chosen.log_every or profile.log_every, last_step),
+        engine=chosen.engine or ("packed" if device == "cpu" else "stock"),
         precision=best_precision(device),
         device=device,
         processes=processes(),
@@ -66,18 +69,18 @@ def configure(recipe: str | Recipe, profile: str | None = None, **choices) -> tu
     return config, rows
 
 
-def check_choices(recipe: Recipe, chosen: dict) -> None:
+def check_choices(recipe: Recipe, chosen: Choices) -> None:
     """Raise UsageError for a choice that no run can have."""
     for name in ("max_steps", "log_every"):
-        if chosen[name] is not None and chosen[name] < 1:
-            raise UsageError(f"{name} is {chosen[name]}: choose a number of steps above zero")
-    if chosen["engine"] not in (None, *ENGINES):
-        raise UsageError(f"there is no engine {chosen['engine']!r}: choose one of {', '.join(ENGINES)}")
-    if not 0 <= chosen["seed"] < 2**32:
-        raise UsageError(f"the seed is {chosen['seed']}: choose a whole number from 0 to {2**32 - 1}")
-    if chosen["start"] is not None:
-        find_model_folder(chosen["start"])
-    if chosen["nli_split"] and recipe.data != "nli":
+        if (steps := getattr(chosen, name)) is not None and steps < 1:
+            raise UsageError(f"{name} is {steps}: choose a number of steps above zero")
+    if chosen.engine not in (None, "packed", "stock"):
+        raise UsageError(f"there is no engine {chosen.engine!r}: choose one of packed, stock")
+    if not 0 <= chosen.seed < 2**32:
+        raise UsageError(f"the seed is {chosen.seed}: choose a whole number from 0 to {2**32 - 1}")
+    if chosen.start is not None:
+        find_model_folder(chosen.start)
+    if chosen.nli_split and recipe.data != "nli":
         raise UsageError(
             f"the recipe {recipe.name} trains on pairs of {recipe.data}: leave nli_split (--nli-split) out"
         )
@@ -94,8 +97,9 @@ def load_rows(recipe: Recipe, split: str, source: Source) -> Dataset:
     """Return the rows to train on. Raises UsageError if they do not fill one batch, or have one label only."""
     if recipe.data == "nli":
         pairs = nli(split, source)
-    else:
-        pairs = sts_without_test(recipe.data, split, source)
+    else:  # without those that are in the task's test split too (17 of STS-B's training pairs)
+        pairs, test = sts(recipe.data, split, source), sts(recipe.data, "test", source)
+        pairs = pairs.select(np.flatnonzero(unseen(pairs.to_pandas(), test.to_pandas())))
     rows = training_rows(recipe, pairs)
     if len(rows) < recipe.batch_size:
         raise UsageError(
@@ -106,9 +110,3 @@ def load_rows(recipe: Recipe, split: str, source: Source) -> Dataset:
             f"all pairs have the label {labels.pop()} in the split {split!r}: a classifier needs two labels or more"
         )
     return rows
-
-
-def sts_without_test(task: str, split: str, source: Source) -> Dataset:
-    """Return the pairs of one split, without those that are in the task's test split too (17 of STS-B's training pairs)."""
-    pairs, test = sts(task, split, source), sts(task, "test", source)
-    return pairs.select(np.flatnonzero(unseen(pairs.to_pandas(), test.to_pandas())))

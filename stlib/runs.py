@@ -9,12 +9,11 @@ checkpoints/  encoder, head, optimizer, scheduler and random states, for --resum
 """
 
 import contextlib
-import hashlib
 import importlib.metadata
+import itertools
 import json
 import platform
 import re
-import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -28,7 +27,7 @@ from safetensors import SafetensorError
 
 from stlib.errors import UsageError
 from stlib.recipes import Recipe
-from stlib.settings import get_profile, is_first_process, progress_bar, runs_folder
+from stlib.settings import get_profile, is_first_process, runs_folder
 
 SEED = 42  # the card's
 PACKAGES = ("torch", "sentence-transformers", "transformers", "datasets", "accelerate", "tokenizers", "numpy")
@@ -39,43 +38,24 @@ MACHINE = ("engine", "precision", "device", "processes", "log_every")
 
 @dataclass(frozen=True)
 class RunConfig:
-    """All that decides a run, once. ``train.configure`` makes one; ``run.json`` is its dict and what happened.
+    """All that decides a run, once. ``configure`` makes one; ``run.json`` is its dict and what happened."""
 
-    Attributes:
-        recipe: as it trains, fitted to this run.
-        profile: its name.
-        source: where the rows came from, in words.
-        nli_split: the rows of the source that it trains on (for a recipe on STS pairs: their split).
-        data_fingerprint: of these rows.
-        rows: how many there are.
-        start: the run or model folder to train on, or ``base``.
-        seed: of the head's initial weights, the order of the rows and dropout.
-        epochs: passes over the rows.
-        total_steps: of the whole schedule.
-        last_step: where this run stops.
-        log_every: steps between two rows of ``log.csv``.
-        engine: ``packed`` or ``stock``.
-        precision: of the encoder's products, ``fp32``, ``bf16`` or ``fp16``.
-        device: ``cpu``, ``cuda`` or ``mps``.
-        processes: how many share each batch.
-    """
-
-    recipe: Recipe
+    recipe: Recipe  # as it trains, fitted to this run
     profile: str
-    source: str
-    nli_split: str
-    data_fingerprint: str
+    source: str  # where the rows came from, in words
+    nli_split: str  # the rows of the source that it trains on (for a recipe on STS pairs: their split)
+    data_fingerprint: str  # of these rows
     rows: int
-    start: str
-    seed: int
+    start: str  # the run or model folder to train on, or ``base``
+    seed: int  # of the head's initial weights, the order of the rows and dropout
     epochs: int
-    total_steps: int
-    last_step: int
-    log_every: int
-    engine: str
-    precision: str
-    device: str
-    processes: int
+    total_steps: int  # of the whole schedule
+    last_step: int  # where this run stops
+    log_every: int  # steps between two rows of ``log.csv``
+    engine: str  # ``packed`` or ``stock``
+    precision: str  # of the encoder's products: ``fp32``, ``bf16`` or ``fp16``
+    device: str  # ``cpu``, ``cuda`` or ``mps``
+    processes: int  # how many share each batch
 
     def to_dict(self) -> dict:
         """Return the fields as JSON would give them back."""
@@ -92,11 +72,6 @@ class RunConfig:
                 if mine["recipe"].get(name) != recipe.get(name):
                     return f"recipe.{name}"
         return next((name for name in mine if name not in besides and mine[name] != found.get(name)), None)
-
-    def fingerprint(self) -> str:
-        """Return a short digest of all fields that decide the run."""
-        decided = {name: value for name, value in self.to_dict().items() if name not in UNDECIDED}
-        return hashlib.blake2b(json.dumps(decided, sort_keys=True).encode(), digest_size=8).hexdigest()
 
     def folder(self) -> Path:
         """Return ``runs/RECIPE-PROFILE``, with the split, the steps and the seed if they are not the profile's."""
@@ -121,15 +96,14 @@ class Run:
     def load(cls, folder: str | Path) -> "Run":
         """Read a finished run. Raises UsageError if the folder has none."""
         folder = Path(folder)
-        if not folder.is_dir():
-            raise UsageError(
-                f"the run folder {folder} does not exist: train one with python -m stlib train --out {folder}"
-            )
-        if not (folder / "run.json").is_file():
+        if (folder / "run.json").is_file():
+            return cls(folder, read_json(folder / "run.json"))
+        problem = f"does not exist: train one with python -m stlib train --out {folder}"
+        if folder.is_dir():
             unfinished = (folder / "unfinished.json").exists()
             state = "an unfinished run (continue it with --resume)" if unfinished else "no run.json"
-            raise UsageError(f"the run folder {folder} holds {state}: finish it or name another folder")
-        return cls(folder, read_json(folder / "run.json"))
+            problem = f"holds {state}: finish it or name another folder"
+        raise UsageError(f"the run folder {folder} {problem}")
 
     @property
     def model_folder(self) -> Path:
@@ -149,9 +123,6 @@ def find_model_folder(folder: str | Path) -> Path:
             f"{found} holds no model (modules.json is missing): train the run again, or name another folder"
         )
     return found
-
-
-# ---- files ----------------------------------------------------------------------------------------------------------
 
 
 def read_json(path: Path) -> dict:
@@ -187,59 +158,35 @@ def replacing(path: Path, newline: str | None = None) -> Iterator:
         temporary.unlink(missing_ok=True)
 
 
-def replace_folder(new: Path, old: Path) -> None:
-    """Put the folder ``new`` in the place of ``old``, which this run wrote itself, if it is there."""
-    if old.exists():
-        shutil.rmtree(old)
-    new.rename(old)
-
-
 @contextlib.contextmanager
 def one_writer(folder: Path, wait: bool = False) -> Iterator[None]:
     """Keep other processes out of the run folder for as long as this one writes it.
 
-    The lock goes with the process that holds it, also when that is killed.
-
-    Args:
-        wait: whether to wait for another process that has the lock, and to say so.
-
-    Raises:
-        UsageError: another process has the lock, and ``wait`` is False.
+    The lock goes with the process that holds it, also when that is killed. If another process has it, this one waits
+    for it and says so, or without ``wait`` raises UsageError.
     """
-    lock = filelock.FileLock(folder.parent / f".{folder.name}.lock", timeout=0)
+    lock = filelock.FileLock(folder.parent / f".{folder.name}.lock")
     with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         try:
-            lock.acquire()
+            lock.acquire(timeout=0)
         except filelock.Timeout:
             if not wait:
                 raise UsageError(
                     f"another process is training into {folder}: wait for it, or choose another --out"
                 ) from None
-            wait_for(lock, folder)
+            print(f"waiting for another process that trains {folder.name}", flush=True)
+            lock.acquire()
     try:
         yield
     finally:
         lock.release()
 
 
-def wait_for(lock: filelock.BaseFileLock, folder: Path) -> None:
-    """Acquire ``lock`` as soon as the process that trains into ``folder`` lets go of it."""
-    print(f"waiting for another process that trains {folder.name}", flush=True)
-    with progress_bar(desc="waiting", bar_format="{desc}: {elapsed}") as bar:
-        while not lock.is_locked:
-            with contextlib.suppress(filelock.Timeout):
-                lock.acquire(timeout=1)
-            bar.refresh()
-
-
 def set_aside(folder: Path) -> Path:
     """Rename ``folder`` to the first free one of ``NAME.old-1``, ``NAME.old-2``, …, and return that."""
-    number = 1
-    while (target := folder.with_name(f"{folder.name}.old-{number}")).exists():
-        number += 1
-    folder.rename(target)
-    return target
+    names = (folder.with_name(f"{folder.name}.old-{number}") for number in itertools.count(1))
+    return folder.rename(next(name for name in names if not name.exists()))
 
 
 @contextlib.contextmanager
@@ -261,43 +208,37 @@ def writing(folder: Path) -> Iterator[None]:
         ) from error
 
 
-# ---- folders that can take a run -------------------------------------------------------------------------------------
-
-
-def check_folder(out: Path, resume: bool) -> None:
-    """Raise UsageError if ``out`` cannot take the run."""
+def check_folder(out: Path, config: RunConfig, resume: bool) -> None:
+    """Raise UsageError if ``out`` cannot take the run, or holds one with other settings, which would not continue as begun."""
+    unfinished = out / "unfinished.json"
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file: choose a folder for the run")
     if (out / "run.json").exists():
         raise UsageError(f"{out} already holds a finished run: choose another --out, or move it away")
-    unfinished = (out / "unfinished.json").exists()
-    if resume and not unfinished:
+    if resume and not unfinished.exists():
         raise UsageError(f"{out} holds no unfinished run to resume: start one without --resume")
-    if not resume and unfinished:
+    if not resume and unfinished.exists():
         raise UsageError(f"{out} holds an unfinished run: continue it with --resume, or choose another --out")
-
-
-def last_checkpoint(out: Path, config: RunConfig) -> str | None:
-    """Return the last whole checkpoint of the unfinished run in ``out``; None if it was interrupted before the first one.
-
-    Raises:
-        UsageError: the run was started with other settings, so it would not continue as it began.
-    """
-    before = read_json(out / "unfinished.json")
-    name = config.differs_from(before)
-    if name is not None:
+    if resume and (name := config.differs_from(read_json(unfinished))):
         raise UsageError(
             f"{out} was started with another {name}: resume it with the same settings, or choose another --out"
         )
+
+
+def finished_run(folder: Path, config: RunConfig) -> Run | None:
+    """Return the finished run in ``folder`` if it is what ``config`` would train on any machine, else None."""
+    run = Run.load(folder) if (folder / "run.json").exists() else None
+    return run if run is not None and config.differs_from(run.info, UNDECIDED + MACHINE) is None else None
+
+
+def last_checkpoint(out: Path, config: RunConfig) -> str | None:
+    """Return the last whole checkpoint of the unfinished run in ``out``; None if it was interrupted before the first one."""
     found = [folder for folder in (out / "checkpoints").glob("checkpoint-*") if is_whole(folder, config.processes)]
-    last = str(max(found, key=step_of)) if found else None
+    last = max(found, key=step_of, default=None)
     if is_first_process():
-        print(
-            f"resuming {config.recipe.name} at step {step_of(last):,}"
-            if last
-            else f"{out} has no checkpoint yet: the run starts again"
-        )
-    return last
+        start = f"resuming {config.recipe.name} at step {step_of(last):,}" if last else ""
+        print(start or f"{out} has no checkpoint yet: the run starts again")
+    return str(last) if last else None
 
 
 def step_of(checkpoint: str | Path) -> int:
@@ -313,27 +254,25 @@ def is_whole(checkpoint: Path, processes: int) -> bool:
     """
     ranks = [""] if processes == 1 else [f"_{rank}" for rank in range(processes)]
     try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        read_json(checkpoint / "trainer_state.json")
+    except (OSError, UsageError):
         return False
     return all((checkpoint / f"rng_state{rank}.pth").is_file() for rank in ranks)
 
 
-# ---- what a run is said to have used --------------------------------------------------------------------------------
-
-
 def versions() -> dict[str, str]:
     """Return the versions of Python, the system and the packages that decide a result."""
-    found = {name: importlib.metadata.version(name) for name in PACKAGES}
-    return {"python": platform.python_version(), "system": platform.system(), **found}
+    packages = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {"python": platform.python_version(), "system": platform.system(), **packages}
 
 
 def peak_memory_mb(device: str) -> int:
     """Return the most memory this process (on CUDA: its tensors on the card) has held so far, in MB."""
-    if device == "cuda":
-        return round(torch.cuda.max_memory_allocated() / 2**20)
-    if sys.platform == "linux":  # not ru_maxrss, which a process takes over from the one that started it
-        status = Path("/proc/self/status").read_text(encoding="utf-8")
-        return round(int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 2**10)
     memory = psutil.Process().memory_info()
-    return round(getattr(memory, "peak_wset", memory.rss) / 2**20)  # macOS has no peak here: what is held now
+    most = getattr(memory, "peak_wset", memory.rss)  # macOS has no peak here: what is held now
+    if device == "cuda":
+        most = torch.cuda.max_memory_allocated()
+    elif sys.platform == "linux":  # not ru_maxrss, which a process takes over from the one that started it
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        most = int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 2**10
+    return round(most / 2**20)

@@ -15,8 +15,6 @@ from transformers import PrinterCallback, set_seed
 
 from stlib.cards import describe_model, remember, with_effective_settings
 from stlib.configure import configure
-from stlib.data import nli
-from stlib.errors import UsageError
 from stlib.fast import bench
 from stlib.fast.packed import PackedEncoder
 from stlib.fast.tokens import tokenise, tokenizer_key
@@ -24,17 +22,15 @@ from stlib.fast.trainer import PackedTrainer
 from stlib.model import NLIClassifier, hide_card_bar, load_base, load_encoder, quiet_loading
 from stlib.recipes import Recipe, head_of, make_loss, make_optimizer, prepare_encoder
 from stlib.runs import (
-    MACHINE,
-    UNDECIDED,
     Run,
     RunConfig,
     check_folder,
     find_model_folder,
+    finished_run,
     last_checkpoint,
     one_writer,
     peak_memory_mb,
     read_json,
-    replace_folder,
     set_aside,
     step_of,
     versions,
@@ -43,7 +39,6 @@ from stlib.runs import (
     writing,
 )
 from stlib.settings import PRECISIONS, describe_device, is_first_process, runs_folder
-from stlib.sources import get_source
 from stlib.trainer import KEPT, NLITrainer, ProgressBar, StopAfter, difference_between_processes, training_arguments
 
 
@@ -56,25 +51,17 @@ def train(
 ) -> Run:
     """Train a model and write a run folder.
 
+    With several processes (``torchrun --nproc_per_node=N -m stlib train …``) each takes its share of every batch, and
+    the first one writes the run folder.
+
     Args:
         recipe: a name in ``recipes.RECIPES``, or a Recipe.
         profile: ``mini``, ``small`` or ``full``; ``STLIB_PROFILE`` or ``mini`` by default.
         out: the run folder; by default one under ``runs/`` named after recipe, profile and split.
         resume: continue the unfinished run in ``out`` from its last whole checkpoint, to the same weights, bit for bit
             on a processor; from the start if there is none yet. All other arguments must be the same.
-        choices: any of the following.
-
-            - ``data``: ``mini``, ``hub`` or a folder; ``STLIB_DATA`` or the profile's source by default.
-            - ``nli_split``: the rows to train on; ``STLIB_NLI_SPLIT`` or the profile's by default.
-            - ``max_steps``: stop after so many steps; the schedule stays that of the whole run.
-            - ``seed``: of the head's initial weights, the order of the pairs and dropout.
-            - ``log_every``: steps between rows of ``log.csv``.
-            - ``engine``: ``packed`` (no padding, one pass per batch) or ``stock`` (the library's trainer as it is); by
-              default packed on a processor, where it is proven equal to the library's, else stock.
-            - ``start``: a run or model folder whose encoder is trained on; the base model by default.
-
-    With several processes (``torchrun --nproc_per_node=N -m stlib train …``) each takes its share of every batch, and
-    the first one writes the run folder.
+        choices: the fields of ``configure.Choices``: ``data``, ``nli_split``, ``max_steps``, ``seed``, ``log_every``,
+            ``engine`` and ``start``.
 
     Raises:
         UsageError: unknown names, missing data, a run folder that is in use; nothing has been written then.
@@ -83,35 +70,30 @@ def train(
     out = Path(out) if out else config.folder()
     if not is_first_process():  # the first one may have begun to write already
         return carry_out(config, rows, out, resume)
-    check_folder(out, resume)
+    check_folder(out, config, resume)
     with one_writer(out):
-        check_folder(out, resume)  # again: another run may have come first
+        check_folder(out, config, resume)  # again: another run may have come first
         return carry_out(config, rows, out, resume)
-
-
-# ---- one run --------------------------------------------------------------------------------------------------------
 
 
 def carry_out(config: RunConfig, rows: Dataset, out: Path, resume: bool = False) -> Run:
     """Train what was configured, and write the run folder."""
     if config.recipe.soup > 1:
-        return carry_out_soup(config, rows, out, resume)
+        return carry_out_soup(config, rows, out)
     checkpoint = last_checkpoint(out, config) if resume else None
     loss = prepare_loss(config)  # the first thing that may fail: nothing is written before
     if is_first_process():
         print(describe(config, loss.model, rows), flush=True)
-        with writing(out):
-            out.mkdir(parents=True, exist_ok=True)
-            write_json(out / "unfinished.json", config.to_dict())
-    head = head_of(loss)
-    first_head = head.weight.detach().clone() if head is not None else None
-    started = time.perf_counter()
+        begin(out, config)
+    head, started = head_of(loss), time.perf_counter()
+    first_head = None if head is None else head.weight.detach().clone()
     with writing(out):
         trainer = make_trainer(config, loss, rows, out)
         if checkpoint is not None and step_of(checkpoint) >= config.last_step:  # interrupted while its end was written
             trainer.load_whole(checkpoint)
         else:
             trainer.train(resume_from_checkpoint=checkpoint)
+    log = pd.DataFrame([entry for entry in trainer.state.log_history if "loss" in entry])
     info = {
         **config.to_dict(),
         "steps": trainer.state.global_step,
@@ -119,16 +101,16 @@ def carry_out(config: RunConfig, rows: Dataset, out: Path, resume: bool = False)
         "seconds": round(time.perf_counter() - started, 1),
         "resumed_at_step": step_of(checkpoint) if checkpoint else 0,  # the seconds are those since then
         "head_moved": None if head is None else round(float((head.weight.detach() - first_head).norm()), 6),
-        "difference_between_processes": difference_between_processes(
-            [*trainer.model.parameters(), *trainer.loss.parameters()]
-        ),
+        "difference_between_processes": difference_between_processes(trainer.model, trainer.loss),
         "hardware": describe_device(),
         "peak_memory_mb": peak_memory_mb(config.device),
         "versions": versions(),
     }
     if is_first_process():
         with writing(out):
-            finish(out, trainer, info)
+            for old in sorted((out / "checkpoints").glob("checkpoint-*"), key=step_of)[:-KEPT]:
+                shutil.rmtree(old)  # left over if the run was killed while the library removed it
+        finish(out, trainer.model, head, log, info)
     trainer.accelerator.wait_for_everyone()
     return Run.load(out)
 
@@ -136,19 +118,27 @@ def carry_out(config: RunConfig, rows: Dataset, out: Path, resume: bool = False)
 def prepare_loss(config: RunConfig) -> nn.Module:
     """Return the loss with its encoder and head, and seed the generators as at step 0.
 
-    Raises:
-        UsageError: the start holds no model, or one that the engine does not know.
+    Raises UsageError if the start holds no model, or one that the engine does not know.
     """
     hide_card_bar()
     set_seed(config.seed)
-    start = None if config.start == "base" else config.start
-    model = load_base(config.device) if start is None else load_encoder(find_model_folder(start), config.device)
+    if config.start == "base":
+        model = load_base(config.device)
+    else:
+        model = load_encoder(find_model_folder(config.start), config.device)
     model = prepare_encoder(config.recipe, model)
     if config.engine == "packed":
         PackedEncoder.check(model)
     loss = make_loss(config.recipe, model)
     describe_model(model, config.source, config.recipe.data)
     return loss
+
+
+def begin(out: Path, config: RunConfig) -> None:
+    """Make the run folder, which ``unfinished.json`` marks until ``run.json`` is there."""
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / "unfinished.json", config.to_dict())
 
 
 def make_trainer(config: RunConfig, loss: nn.Module, rows: Dataset, out: Path) -> NLITrainer:
@@ -174,70 +164,46 @@ def make_trainer(config: RunConfig, loss: nn.Module, rows: Dataset, out: Path) -
     return trainer
 
 
-def finish(out: Path, trainer: NLITrainer, info: dict) -> None:
-    """Write model, head, log, card and run.json; run.json comes last and makes the run a finished one."""
-    entries = [entry for entry in trainer.state.log_history if "loss" in entry]
-    log = pd.DataFrame(entries)[["step", "epoch", "loss", "learning_rate"]].astype({"loss": float})
-    save_model(out, trainer.model, head_of(trainer.loss), log)
-    for old in sorted((out / "checkpoints").glob("checkpoint-*"), key=step_of)[:-KEPT]:
-        shutil.rmtree(old)  # left over if the run was killed while the library removed it
-    complete(out, log, info)
-
-
-def save_model(out: Path, encoder: SentenceTransformer, head: nn.Linear | None, log: pd.DataFrame) -> None:
-    """Write encoder and head into ``out/model``, with a card whose training log is ``log``."""
-    temporary = out / "model.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
+def finish(out: Path, encoder: SentenceTransformer, head: nn.Linear | None, log: pd.DataFrame, info: dict) -> None:
+    """Write model, card, log and run.json; run.json comes last and makes the run a finished one."""
+    log = log.astype({"loss": float})
     encoder.eval()
     encoder.model_card_data.training_logs = [
-        {"Epoch": row["epoch"], "Step": row["step"], "Training Loss": float(row["loss"])}
-        for row in log.to_dict("records")
+        {"Epoch": row.epoch, "Step": row.step, "Training Loss": row.loss} for row in log.itertuples()
     ]
-    if head is None:
-        encoder.save_pretrained(str(temporary))
-    else:
-        NLIClassifier(encoder, head).save(temporary)
-    replace_folder(temporary, out / "model")
-    remember(encoder, out)
+    lines = [f"{row.step},{row.epoch:.8f},{row.loss:.6f},{row.learning_rate:.8g}\n" for row in log.itertuples()]
+    info["final_loss"] = round(log["loss"].iloc[-1], 4)
+    with writing(out):
+        temporary = out / "model.tmp"
+        shutil.rmtree(temporary, ignore_errors=True)
+        if head is None:
+            encoder.save_pretrained(str(temporary))
+        else:
+            NLIClassifier(encoder, head).save(temporary)
+        shutil.rmtree(out / "model", ignore_errors=True)  # there if the run was killed between here and its end
+        temporary.rename(out / "model")
+        remember(encoder, out)
+        card = with_effective_settings((out / "model" / "README.md").read_text(encoding="utf-8"), info)
+        for folder in (out, out / "model"):
+            write_text(folder / "README.md", card)
+        write_text(out / "log.csv", "step,epoch,loss,learning_rate\n" + "".join(lines))
+        write_json(out / "run.json", info)
+        (out / "unfinished.json").unlink()
 
 
-def complete(out: Path, log: pd.DataFrame, info: dict) -> None:
-    """Write card, log and run.json of a run whose model is written."""
-    info["final_loss"] = round(float(log["loss"].iloc[-1]), 4)
-    card = with_effective_settings((out / "model" / "README.md").read_text(encoding="utf-8"), info)
-    for folder in (out, out / "model"):
-        write_text(folder / "README.md", card)
-    lines = [
-        f"{row.step},{row.epoch:.8f},{row.loss:.6f},{row.learning_rate:.8g}" for row in log.itertuples(index=False)
-    ]
-    write_text(out / "log.csv", "\n".join(["step,epoch,loss,learning_rate", *lines]) + "\n")
-    write_json(out / "run.json", info)
-    (out / "unfinished.json").unlink()
-
-
-# ---- soups ----------------------------------------------------------------------------------------------------------
-
-
-def carry_out_soup(config: RunConfig, rows: Dataset, out: Path, resume: bool) -> Run:
+def carry_out_soup(config: RunConfig, rows: Dataset, out: Path) -> Run:
     """Train the runs of a soup into ``out/parts``, one seed after the other, and average their encoders into ``out``.
 
     Runs that differ in their seed alone end near each other, and what is chance in each of them partly cancels in the
     mean; asking it costs no more than asking one (Wortsman et al. 2022, arXiv 2203.05482). The log is the mean of theirs.
     """
-    if resume and (name := config.differs_from(read_json(out / "unfinished.json"))):
-        raise UsageError(
-            f"{out} was started with another {name}: resume it with the same settings, or choose another --out"
-        )
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(out / "unfinished.json", config.to_dict())
+    begin(out, config)
     parts = []
-    for number in range(config.recipe.soup):
-        part = replace(config, recipe=replace(config.recipe, soup=1), seed=config.seed + number)
-        folder = out / "parts" / f"seed{part.seed}"
+    for seed in range(config.seed, config.seed + config.recipe.soup):
+        part = replace(config, recipe=replace(config.recipe, soup=1), seed=seed)
+        folder = out / "parts" / f"seed{seed}"
         found = finished_run(folder, part)
         parts.append(found or carry_out(part, rows, folder, resume=(folder / "unfinished.json").exists()))
-    log = pd.concat([part.log() for part in parts]).groupby("step", as_index=False).mean()
     info = {
         **parts[0].info,
         **config.to_dict(),
@@ -245,11 +211,11 @@ def carry_out_soup(config: RunConfig, rows: Dataset, out: Path, resume: bool) ->
         "steps": sum(part.info["steps"] for part in parts),
         "seconds": round(sum(part.info["seconds"] for part in parts), 1),
     }
-    with writing(out), quiet_loading():
+    log = pd.concat([part.log() for part in parts]).groupby("step", as_index=False).mean()
+    with quiet_loading():
         encoder = average([load_encoder(part.model_folder, "cpu") for part in parts])
         describe_model(encoder, config.source, config.recipe.data)
-        save_model(out, encoder, None, log)
-        complete(out, log, info)
+        finish(out, encoder, None, log, info)
     return Run.load(out)
 
 
@@ -262,9 +228,6 @@ def average(models: Sequence[SentenceTransformer]) -> SentenceTransformer:
     }
     models[0].load_state_dict(mean)
     return models[0]
-
-
-# ---- runs that are there already ------------------------------------------------------------------------------------
 
 
 def find_or_train(recipe: str = "trained_head", profile: str | None = None) -> Run:
@@ -289,34 +252,17 @@ def find_or_train(recipe: str = "trained_head", profile: str | None = None) -> R
     return found
 
 
-def finished_run(folder: Path, config: RunConfig) -> Run | None:
-    """Return the finished run in ``folder`` if it is what ``config`` would train on any machine, else None."""
-    run = Run.load(folder) if (folder / "run.json").exists() else None
-    return run if run is not None and config.differs_from(run.info, UNDECIDED + MACHINE) is None else None
-
-
-def check_data() -> None:
-    """Raise UsageError if the training or the test pairs of the chosen profile cannot be had; costs no training."""
-    configure("trained_head")
-    nli("test", get_source())
-
-
-def expectation(config: RunConfig, model: SentenceTransformer, rows: Dataset) -> str:
-    """Return how long the run will take, in words: on a processor measured, on a GPU left to the bar."""
-    if config.device != "cpu":
-        return "the bar says how long it takes"
-    taken = config.last_step * config.recipe.batch_size
-    seconds = bench.expected_seconds(model, rows, taken, config.engine, config.precision)
-    return f"expect about {bench.in_words(seconds / config.processes)} on this machine"
-
-
 def describe(config: RunConfig, model: SentenceTransformer, rows: Dataset) -> str:
-    """Return what is about to be trained, and how long it will take here, in one line."""
-    recipe, kind = config.recipe, "triplets" if config.recipe.loss == "mnrl" else "pairs"
+    """Return what is about to be trained in one line, and how long it will take: on a GPU the bar alone can say that."""
+    recipe, time_needed = config.recipe, "the bar says how long it takes"
+    kind = "triplets" if recipe.loss == "mnrl" else "pairs"
+    if config.device == "cpu":
+        taken = config.last_step * recipe.batch_size
+        seconds = bench.expected_seconds(model, rows, taken, config.engine, config.precision)
+        time_needed = f"expect about {bench.in_words(seconds / config.processes)} on this machine"
     of = config.nli_split if recipe.data == "nli" else f"{recipe.data} {config.nli_split}"
     return (
         f"training {recipe.name}, profile {config.profile}: {config.rows:,} {kind} of {of} from {config.source}, "
         f"{config.last_step:,} steps of {recipe.batch_size}, learning rate {recipe.learning_rate:g}, warm-up "
-        f"{recipe.warmup_steps} steps, {config.engine} engine, {config.precision} on {config.device}; "
-        f"{expectation(config, model, rows)}"
+        f"{recipe.warmup_steps} steps, {config.engine} engine, {config.precision} on {config.device}; {time_needed}"
     )

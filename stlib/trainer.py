@@ -44,7 +44,10 @@ class NLITrainer(SentenceTransformerTrainer):
                 "lower the learning rate, or set STLIB_PRECISION=fp32; the last checkpoint is from before"
             )
         if self.args.world_size > 1:
-            average_gradients(self.trained)
+            gradients = [parameter.grad for parameter in self.trained if parameter.grad is not None]
+            for work in [distributed.all_reduce(gradient, async_op=True) for gradient in gradients]:
+                work.wait()
+            torch._foreach_div_(gradients, self.args.world_size)
         return loss
 
     def rows_in_words(self, inputs: dict) -> str:
@@ -57,8 +60,8 @@ class NLITrainer(SentenceTransformerTrainer):
         with quiet_loading():
             super()._save(output_dir, state_dict)
         if head_of(self.loss) is not None:
-            folder, multiply = Path(output_dir or self.args.output_dir), self.loss.concatenation_sent_multiplication
-            save_head(self.loss.classifier, folder, multiply=multiply)
+            folder = Path(output_dir or self.args.output_dir)
+            save_head(self.loss.classifier, folder, multiply=self.loss.concatenation_sent_multiplication)
 
     def _load_from_checkpoint(self, checkpoint_path: str) -> None:
         super()._load_from_checkpoint(checkpoint_path)
@@ -72,19 +75,11 @@ class NLITrainer(SentenceTransformerTrainer):
         self.state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
 
 
-def average_gradients(parameters: list[nn.Parameter]) -> None:
-    """Replace each gradient by its mean over all processes."""
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    for work in [distributed.all_reduce(gradient, async_op=True) for gradient in gradients]:
-        work.wait()
-    torch._foreach_div_(gradients, distributed.get_world_size())
-
-
-def difference_between_processes(parameters: list[nn.Parameter]) -> float:
+def difference_between_processes(*modules: nn.Module) -> float:
     """Return the largest difference of any parameter between any two processes: 0.0 if training kept them the same."""
     if processes() == 1:
         return 0.0
-    flat = torch.cat([parameter.detach().ravel() for parameter in parameters])
+    flat = torch.cat([parameter.detach().ravel() for module in modules for parameter in module.parameters()])
     largest, smallest = flat.clone(), flat.clone()
     distributed.all_reduce(largest, op=distributed.ReduceOp.MAX)
     distributed.all_reduce(smallest, op=distributed.ReduceOp.MIN)
@@ -94,9 +89,7 @@ def difference_between_processes(parameters: list[nn.Parameter]) -> float:
 class PremisesTogether(Sampler):
     """The numbers of all rows: premises in random order, another one in each epoch, rows with one premise side by side.
 
-    Args:
-        premises: the first text column of the rows, n texts.
-        seed: of the order.
+    ``premises`` is the first text column of the rows, n texts.
     """
 
     def __init__(self, premises: pa.Array, seed: int):

@@ -90,7 +90,7 @@ def interrupting(monkeypatch, at_step=None):
 
     with monkeypatch.context() as patch:
         patch.setattr("stlib.trainer.ProgressBar.on_step_end", cut)
-        patch.setattr("stlib.train.replace_folder", killed)
+        patch.setattr("stlib.train.Path.rename", killed)
         with pytest.raises(KeyboardInterrupt):
             yield
 
@@ -136,7 +136,6 @@ def test_the_last_checkpoint_is_the_one_with_the_most_steps(tmp_path):
         folder.mkdir(parents=True)
         (folder / "trainer_state.json").write_text("{}", encoding="utf-8")
         (folder / "rng_state.pth").touch()
-    (tmp_path / "unfinished.json").write_text(json.dumps(config.to_dict()), encoding="utf-8")
     assert last_checkpoint(tmp_path, config) == str(tmp_path / "checkpoints" / "checkpoint-1000")
 
 

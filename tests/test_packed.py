@@ -13,7 +13,7 @@ from torch import nn
 
 from stlib.errors import UsageError
 from stlib.fast.packed import BLOCK_MULTIPLE, ROW_MULTIPLE, Masks, PackedEncoder, Packing, gradient_norm
-from stlib.fast.trainer import Embedded, PackedTrainer
+from stlib.fast.trainer import PackedTrainer
 from stlib.model import load_base, load_classifier, load_encoder
 from stlib.recipes import CARD, Recipe, head_of, make_loss, prepare_encoder
 from stlib.train import train
@@ -230,7 +230,7 @@ def test_losses_are_the_librarys(model, name):
     expected = loss([padded(column) for column in columns], label)
     expected.backward()
     theirs = of_parameters(loss)
-    ours_loss = PackedTrainer.override_model_in_loss(_holder(model), loss, Embedded())
+    ours_loss = PackedTrainer.override_model_in_loss(_holder(model), loss, nn.Identity())
     model.zero_grad()
     if (head := head_of(loss)) is not None:
         head.zero_grad()

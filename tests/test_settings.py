@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from stlib import settings
+from stlib.configure import configure
 from stlib.errors import UsageError
-from stlib.train import check_data
 
 
 def test_the_profile_comes_from_argument_environment_or_default(monkeypatch):
@@ -32,7 +32,7 @@ def test_bad_max_steps_are_refused(monkeypatch, text):
     with pytest.raises(UsageError, match="STLIB_MAX_STEPS"):
         settings.max_steps_from_environment()
     with pytest.raises(UsageError, match="STLIB_MAX_STEPS"):
-        check_data()  # what the course asks before it starts
+        configure("trained_head")  # what the course asks before it starts
 
 
 def test_max_steps_from_the_environment(monkeypatch):

@@ -15,6 +15,7 @@ from transformers import set_seed
 
 from stlib import data, sources
 from stlib.cards import write_card
+from stlib.configure import configure
 from stlib.errors import UsageError
 from stlib.model import load_classifier, load_encoder
 from stlib.recipes import Recipe
@@ -101,10 +102,10 @@ def test_a_finished_run_is_not_overwritten(tiny_run, six_steps):
     assert (tiny_run.folder / "run.json").read_bytes() == before
 
 
-def test_a_file_in_the_way_is_refused(tmp_path):
+def test_a_file_in_the_way_is_refused(tmp_path, six_steps):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="is a file"):
-        check_folder(tmp_path / "file", resume=False)
+        check_folder(tmp_path / "file", configure(**six_steps)[0], resume=False)
 
 
 @pytest.mark.parametrize("engine", ["packed", "stock"])

@@ -24,8 +24,8 @@ from stlib.errors import UsageError
 QUIET = {"TOKENIZERS_PARALLELISM": "false"}  # the library warns about forks otherwise
 PAUSE = 10  # seconds between two lines if the output is no terminal
 # What the kernel is asked first and last. This process itself imports nothing that takes long.
-BEFORE = """from stlib import settings, train
-train.check_data()
+BEFORE = """from stlib import configure, data, settings
+configure.configure("trained_head"), data.nli("test")  # what cannot be had is said before anything is trained
 print((settings.runs_folder() / "course").resolve())"""
 AFTER = "from stlib.train import find_or_train\nprint(find_or_train().folder)"
 SUMMARY = """

@@ -15,30 +15,19 @@ from stlib.fast.tokens import TokenisedPairs
 from stlib.trainer import NLITrainer
 
 
-class Embedded(nn.Module):
-    """Stands in for the encoder inside a loss: the features it is given are the embeddings already."""
-
-    def forward(self, features: dict, **options) -> dict:
-        return features
-
-
 class PackedTrainer(NLITrainer):
     """The same trainer on packed batches: all columns in one pass of ``PackedEncoder``, then the library's loss.
 
     Without dropout, equal sentences have equal embeddings: those of a batch are encoded once. With dropout, each has
-    its own masks, as in the library.
-
-    Args:
-        tokens: the file of ``stlib.fast.tokens.tokenise`` for ``train_dataset``; batches hold the rows that the library
-            would have drawn. ``train_dataset`` itself is read for the model card only.
-        dtype: of the encoder's matrix products.
+    its own masks, as in the library. ``tokens`` is the file of ``stlib.fast.tokens.tokenise`` for ``train_dataset``, which
+    itself is read for the model card only; ``dtype`` is that of the encoder's matrix products.
     """
 
     def __init__(self, *arguments, tokens: Path, dtype: torch.dtype, **options):
         super().__init__(*arguments, **options)
         self.tokens = TokenisedPairs(tokens, distinct=not has_dropout(self.model))
         self.encoder = PackedEncoder(self.model, dtype)
-        self.loss = self.override_model_in_loss(self.loss, Embedded())
+        self.loss = self.override_model_in_loss(self.loss, nn.Identity())  # it is given embeddings already
         keep_freed_memory()
 
     def _build_dataloader(self, dataset: Dataset, batch_size: int, dataset_kind: str) -> DataLoader:
