@@ -27,9 +27,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def setup(profile: str | None = None):
-    """Return the profile, and say in one line what will be used; known noise is quietened and the look of figures set.
+    """Return the profile (``mini``, ``small`` or ``full``), and say in one line what will be used.
 
-    ``profile`` is ``mini``, ``small`` or ``full``; ``STLIB_PROFILE`` or ``mini`` by default.
+    Known noise is quietened and the look of figures set.
     """
     import matplotlib.pyplot as plt
 
@@ -60,18 +60,18 @@ def prepare(alone: bool = False) -> None:
     host = next((name for variable, name in HOSTS.items() if os.environ.get(variable)), None)
     before = installed()
     wanted = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
-    if host is None and not alone:
-        missing = [text for text in wanted if not is_met(text, before)]
-        if missing:
+    if not host and not alone:
+        if missing := [text for text in wanted if not is_met(text, before)]:
             raise UsageError(f"the course needs {', '.join(missing)}: start it with make lab, or as README.md says")
         print("set-up: nothing to do, the course is installed here")
         return
-    install(wanted, {name: before[name] for name in KEPT if name in before})
+    there = {name: before[name] for name in KEPT if name in before}
+    install(wanted, there)
     # Subprocesses find the course by this variable, the notebook itself by sys.path.
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     after = installed()
     new = [f"{name} {version}" for name, version in sorted(after.items()) if before.get(name) != version]
-    kept = [f"{name} {after[name]}" for name in KEPT if name in before]
+    kept = [f"{name} {after[name]}" for name in there]
     print(
         f"set-up{f' on {host}' if host else ''}: {'fetched the course, ' if alone else ''}"
         f"installed {', '.join(new) or 'nothing'}; kept {', '.join(kept) or 'nothing'}"
@@ -81,8 +81,7 @@ def prepare(alone: bool = False) -> None:
 def installed() -> dict[str, str]:
     """Return the version of every installed distribution."""
     importlib.invalidate_caches()
-    found = [distribution for distribution in distributions() if distribution.name]
-    return {distribution.name.lower().replace("_", "-"): distribution.version for distribution in found}
+    return {found.name.lower().replace("_", "-"): found.version for found in distributions() if found.name}
 
 
 def is_met(requirement: str, versions: dict[str, str]) -> bool:
@@ -105,7 +104,6 @@ def install(requirements: list[str], kept: dict[str, str]) -> None:
         constraints.write_text("".join(f"{name}=={version}\n" for name, version in kept.items()), encoding="utf-8")
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--constraint", str(constraints), *requirements]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-    importlib.invalidate_caches()
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
         reason = lines[0].removeprefix("ERROR: ") if lines else "pip gave no reason"
