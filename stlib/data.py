@@ -74,15 +74,13 @@ def nli(split: str = "train", source: Source | None = None, corpus: str = "snli"
 
     ``split`` follows the library's syntax: ``train``, ``validation+test``, ``train[:20000]``, ``test[:10%]``. By default
     the source is what ``get_source()`` says. Labels may be numbers, words, or numbers that the file itself names. Rows that
-    annotators could not agree on (-1 or ``-``) are dropped; how many, is in ``dataset.info.description``.
-
-    Raises:
-        UsageError: the split or a column is missing, a label is none of the three, or no row is left.
+    annotators could not agree on (-1 or ``-``) are dropped; how many, is in ``dataset.info.description``. Raises UsageError
+    if the split or a column is missing, a label is none of the three, or no row is left.
     """
     return clean_nli(*read_table(corpus, split, source))
 
 
-def clean_nli(table: pa.Table, where: str, notes: tuple[str, ...] = ()) -> Dataset:
+def clean_nli(table: pa.Table, where: str, notes: list[str] | tuple[()] = ()) -> Dataset:
     """Return a table's NLI pairs in the course's columns, without rows labelled -1. ``where`` names them in errors."""
     table = checked("nli", table, where)
     names = Features.from_arrow_schema(table.schema).get("label")
@@ -96,7 +94,7 @@ def clean_nli(table: pa.Table, where: str, notes: tuple[str, ...] = ()) -> Datas
         text = names.names[value] if named and value in range(len(names.names)) else str(value)
         meant.append(known.get(text.strip().lower(), BAD))
     labels = np.array([*meant, BAD])[pc.fill_null(codes.indices, len(meant)).to_numpy()]
-    refuse(labels == BAD, "nli", table, where)
+    refuse(labels == BAD, table, "label", where, KINDS["nli"].rule)
     agreed = labels != -1
     if not agreed.any():
         raise UsageError(f"{where} has no labels, all are -1: choose another split, such as validation")
@@ -107,10 +105,7 @@ def sts(task: str, split: str = "test", source: Source | None = None) -> Dataset
     """Return sentence pairs with a gold similarity: ``sentence1``, ``sentence2``, ``score`` (0 to 5), ``subset`` where known.
 
     Scores from 0 to 1 or from 1 to 5 are brought to 0 to 5. Rows without a score are left out. Both is said in
-    ``dataset.info.description``.
-
-    Raises:
-        UsageError: the source lacks the task or split, or a score is outside all three scales.
+    ``dataset.info.description``. Raises UsageError if the source lacks the task or split, or a score is outside all scales.
     """
     table, where, notes = read_table(task, split, source)
     table = checked("sts", table, where)
@@ -120,7 +115,7 @@ def sts(task: str, split: str = "test", source: Source | None = None) -> Dataset
         raise UsageError(f"{where} has no gold scores: choose another split")
     outside = (scores < 0) | (scores > 5)
     if outside.any():
-        rule = f"{KINDS['sts'].rule} (or from 0 to 1, or from 1 to 5)"
+        rule = "gold scores go from 0 to 5 (or from 0 to 1, or from 1 to 5)"
         raise UsageError(f"{where} has the score {scores[outside][0]:g}: {rule}")
     lowest, highest = np.nanmin(scores), np.nanmax(scores)
     low, high = (0, 1) if highest <= 1 and known.sum() > 1 else (1, 5) if (lowest, highest) == (1, 5) else (0, 5)
@@ -134,14 +129,13 @@ def sts(task: str, split: str = "test", source: Source | None = None) -> Dataset
 def classification(task: str, split: str = "train", source: Source | None = None) -> Dataset:
     """Return labelled sentences: ``text``, ``label`` (whole numbers from 0), ``label_text`` where known.
 
-    Raises:
-        UsageError: the source lacks the task or split, or a label is no whole number from 0.
+    Raises UsageError if the source lacks the task or split, or a label is no whole number from 0.
     """
     table, where, notes = read_table(task, split, source)
     table = checked("classification", table, where)
     labels = numbers("classification", table, where)
     good = (labels >= 0) & (labels % 1 == 0)
-    refuse(~good, "classification", table, where)
+    refuse(~good, table, "label", where, KINDS["classification"].rule)
     return dataset_of("classification", table, labels.astype(np.int64), good, notes)
 
 
@@ -152,10 +146,8 @@ def checked(kind: str, table: pa.Table, where: str) -> pa.Table:
     """Return the columns that a corpus of this kind has, in order, texts as plain strings.
 
     A blank text is kept with a warning: published corpora have some (row 769 of CR's training sentences), and without
-    them, sizes and scores would no longer be the published ones.
-
-    Raises:
-        UsageError: a column is missing or there twice, or a text is missing or no text.
+    them, sizes and scores would no longer be the published ones. Raises UsageError if a column is missing or there twice,
+    or a text is missing or no text.
     """
     wanted, have, columns = KINDS[kind], table.column_names, {}
     for name in (*wanted.texts, wanted.gold):
@@ -170,39 +162,34 @@ def checked(kind: str, table: pa.Table, where: str) -> pa.Table:
     columns |= {name: name for name in wanted.more if name in have}
     table = table.select(list(columns.values()))
     for number, name in enumerate(list(columns.values())[: len(wanted.texts)]):
-        column = table[name]
-        if pa.types.is_dictionary(column.type):
-            column = column.cast(column.type.value_type)
-        if str(column.type) not in ("string", "large_string", "string_view"):
-            raise UsageError(f"{where} has {column.type} in the column {name!r}, not text: write the sentences there")
-        column = column.cast(pa.string())
-        row = pc.index(pc.is_null(column), True).as_py()
-        if row >= 0:
-            raise UsageError(f"{where} has no {name} in row {row + 1}: fill it in or remove the row")
-        row = pc.index(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(column)), 0), True).as_py()
+        kind_there = table[name].type.value_type if pa.types.is_dictionary(table[name].type) else table[name].type
+        if str(kind_there) not in ("string", "large_string", "string_view"):
+            raise UsageError(f"{where} has {kind_there} in the column {name!r}, not text: write the sentences there")
+        texts = table[name].cast(pa.string())
+        refuse(pc.is_null(texts).to_numpy(), table, name, where, "fill it in or remove the row")
+        row = pc.index(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0), True).as_py()
         if row >= 0:
             warnings.warn(f"{where} has a blank {name} in row {row + 1}; the row is kept", stacklevel=3)
-        table = table.set_column(number, name, column)
+        table = table.set_column(number, name, texts)
     return table.rename_columns(list(columns))
 
 
 def numbers(kind: str, table: pa.Table, where: str) -> np.ndarray:
     """Return the gold column as float64, NaN where a value is missing. Raises UsageError if it holds no numbers."""
-    column = table[KINDS[kind].gold]
+    name, rule = KINDS[kind].gold, KINDS[kind].rule
     are_numbers = pa.types.is_floating, pa.types.is_integer, pa.types.is_decimal, pa.types.is_null
-    if not any(are(column.type) for are in are_numbers):
-        name, rule = KINDS[kind].gold, KINDS[kind].rule
-        raise UsageError(f"{where} has values of type {column.type} in the column {name!r}, not numbers: {rule}")
-    return column.cast(pa.float64()).to_numpy()
+    if not any(are(table[name].type) for are in are_numbers):
+        raise UsageError(f"{where} has values of type {table[name].type} in the column {name!r}, not numbers: {rule}")
+    return table[name].cast(pa.float64()).to_numpy()
 
 
-def refuse(bad: np.ndarray, kind: str, table: pa.Table, where: str) -> None:
-    """Raise UsageError if a gold value is ``bad`` (bool, one per row): it names the first, or says that it is missing."""
+def refuse(bad: np.ndarray, table: pa.Table, name: str, where: str, rule: str) -> None:
+    """Raise UsageError if a value of a column is ``bad`` (bool, one per row): it names the first, or says it is missing."""
     if bad.any():
-        row, name = int(bad.argmax()), KINDS[kind].gold
+        row = int(bad.argmax())
         value = table[name][row].as_py()
         what = f"no {name}" if value is None or value != value else f"the {name} {value!r}"
-        raise UsageError(f"{where} has {what} in row {row + 1}: {KINDS[kind].rule}")
+        raise UsageError(f"{where} has {what} in row {row + 1}: {rule}")
 
 
 def dataset_of(kind: str, table: pa.Table, gold: np.ndarray, kept: np.ndarray, notes: list[str]) -> Dataset:

@@ -27,10 +27,8 @@ def label_file(classifier: NLIClassifier, source: Path, target: Path, skip_bad_r
     ``source`` is a UTF-8 CSV file with the columns premise and hypothesis, or ``-`` for standard input. Its columns are
     kept; ``predicted`` and the probability of each label come after them. If ``target`` is a link, the file that it points
     to is written. Rows that lack a sentence or have the wrong number of cells are an error, or left out and counted
-    with ``skip_bad_rows``; the first below the header is row 1.
-
-    Raises:
-        UsageError: a file that is no CSV in UTF-8, a missing column, a bad row; no file has been written then.
+    with ``skip_bad_rows``; the first below the header is row 1. Raises UsageError, with nothing written, if the file is no
+    CSV in UTF-8, lacks a column or has a bad row.
     """
     target = target.resolve()
     if target.exists() and not target.is_file():
@@ -66,8 +64,7 @@ def label_file(classifier: NLIClassifier, source: Path, target: Path, skip_bad_r
 def good_rows(reader: csv.DictReader, path: Path, new: list[str], skipped: list[int] | None) -> Iterator[dict]:
     """Yield the rows that can be labelled. A bad one is an error, or its number goes to ``skipped`` if that is a list.
 
-    Raises:
-        UsageError: also if a column is missing, is there twice, or is one of the ``new`` ones.
+    Raises UsageError also if a column is missing, is there twice, or is one of the ``new`` ones.
     """
     number = 0
     try:

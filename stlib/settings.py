@@ -110,9 +110,7 @@ def chosen_outside(variable: str, possible: Iterable[str]) -> str | None:
     """Return what a variable of the environment is set to, if it is. Raises UsageError if that is not ``possible`` here."""
     asked = os.environ.get(variable)
     if asked and asked not in possible:
-        raise UsageError(
-            f"{variable} is {asked!r}: set it to what is possible here ({', '.join(possible)}), or unset it"
-        )
+        raise UsageError(f"{variable} is {asked!r}: set it to one of those here ({', '.join(possible)}), or unset it")
     return asked
 
 

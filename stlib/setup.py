@@ -7,9 +7,7 @@ the machine's own torch and numpy stay as they are. Exact pins break there as so
 
 import importlib
 import logging
-import operator
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -22,7 +20,6 @@ from stlib.errors import UsageError
 
 KEPT = ("torch", "torchvision", "torchaudio", "numpy")  # built for the platform's accelerator, and already loaded
 HOSTS = {"COLAB_RELEASE_TAG": "Colab", "KAGGLE_KERNEL_RUN_TYPE": "Kaggle"}  # variables that these hosts set
-SIGNS = {">=": operator.ge, "<": operator.lt, "==": operator.eq}  # those that pyproject.toml uses
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -86,15 +83,11 @@ def installed() -> dict[str, str]:
 
 def is_met(requirement: str, versions: dict[str, str]) -> bool:
     """Return whether ``versions`` has what ``requirement`` (such as ``datasets>=4.0,<5``) names, within its bounds."""
-    version = versions.get(re.match(r"[\w.-]+", requirement)[0].lower())
-    bounds = re.findall(r"(>=|<|==)([\d.]+)", requirement)
-    return version is not None and all(SIGNS[sign](numbers(version), numbers(bound)) for sign, bound in bounds)
+    from packaging.requirements import Requirement  # there wherever a notebook runs: its kernel needs it too
 
-
-def numbers(version: str) -> list[int]:
-    """Return ``2.13.0+cpu`` as [2, 13, 0, 0], so that 4 and 4.0 are the same."""
-    parts = [int(part) for part in re.match(r"\d+(\.\d+)*", version)[0].split(".")]
-    return parts + [0] * (4 - len(parts))
+    wanted = Requirement(requirement)
+    version = versions.get(wanted.name.lower())
+    return version is not None and wanted.specifier.contains(version, prereleases=True)
 
 
 def install(requirements: list[str], kept: dict[str, str]) -> None:

@@ -92,8 +92,7 @@ def columns_of(task: str, source: Source) -> list[str]:
 def read_table(corpus: str, split: str, source: Source | None = None) -> tuple[pa.Table, str, list[str]]:
     """Return rows of a corpus as they are, what to call them in an error, and notes on what was read.
 
-    Raises:
-        UsageError: the corpus or the split is missing, incomplete or there twice, or a file cannot be read.
+    Raises UsageError if the corpus or the split is missing, incomplete or there twice, or a file cannot be read.
     """
     source = source or get_source()
     place = {"mini": "the mini corpus", "hub": "the hub's corpus"}.get(source.kind) or f"folder {source.folder}, corpus"
@@ -139,8 +138,7 @@ def read_parquet(path: Path, read=pq.read_table):
 def find_shards(corpus: str, source: Source) -> dict[str, list[Path]]:
     """Return the parquet files of each split of a corpus, in order, from a source that is a folder.
 
-    Raises:
-        UsageError: there are none, the same split is in two places, or shards are missing.
+    Raises UsageError if there are none, the same split is in two places, or shards are missing.
     """
     folder = source.folder / corpus
     if not folder.is_dir():
@@ -148,32 +146,30 @@ def find_shards(corpus: str, source: Source) -> dict[str, list[Path]]:
             f"there is no corpus {corpus!r} in {source} (it has: {', '.join(corpora_of(source)) or 'none'}): choose one of "
             "these, or name another data folder, or hub, with --data or STLIB_DATA"
         )
-    shards: dict[str, list[Path]] = defaultdict(list)
-    places, counts = defaultdict(dict), defaultdict(lambda: 1)  # of each split: folders, in order, and how many files
+    found = defaultdict(list)  # of each split: where a file is, of how many it is one, and the file
     for path in sorted(folder.glob("**/*.parquet")):
-        place, split = path.parent, path.stem
+        place, split, count = path.parent, path.stem, 1
         if match := SHARD.fullmatch(path.stem):
-            split = match["split"]
-            counts[split] = int(match["count"])
-        elif re.fullmatch(r"\d{4}", path.stem) and path.parent != folder:
-            place, split = path.parent.parent, path.parent.name
-            counts[split] = int(path.stem) + 1
-        shards[split].append(path)
-        places[split][str(place.relative_to(folder))] = None
-    if not shards:
+            split, count = match["split"], int(match["count"])
+        elif re.fullmatch(r"\d{4}", path.stem) and place != folder:
+            place, split, count = place.parent, place.name, int(path.stem) + 1
+        found[split].append((str(place.relative_to(folder)), count, path))
+    if not found:
         raw = sorted(path.name for path in folder.rglob("*") if path.suffix in RAW_FILES)
         instead = f" but {raw[0]}: convert it with python -m stlib data {folder} NEW_FOLDER" if raw else ""
         raise UsageError(f"folder {folder} has no parquet file{instead or ': add one for each split, or use the hub'}")
-    for split, paths in shards.items():
-        if len(places[split]) > 1:
-            names = " and ".join(map(repr, places[split]))
+    for split, shards in found.items():
+        places = list(dict.fromkeys(place for place, _, _ in shards))
+        if len(places) > 1:
+            names = " and ".join(map(repr, places))
             raise UsageError(f"folder {folder} has the split {split!r} in two places, {names}: keep one of them")
-        if len(paths) != counts[split]:
+        count = shards[-1][1]
+        if len(shards) != count:
             raise UsageError(
-                f"folder {folder} has {len(paths)} of {counts[split]} files of the split {split!r}: "
-                "add those that are missing, or remove those that are not its own"
+                f"folder {folder} has {len(shards)} of {count} files of the split {split!r}: add those that are missing, or "
+                "remove those that are not its own"
             )
-    return dict(shards)
+    return {split: [path for _, _, path in shards] for split, shards in found.items()}
 
 
 def ask_hub(question, corpus: str, **arguments):
