@@ -10,41 +10,31 @@ from stlib.setup import prepare, setup
 
 __version__ = "0.1.0"
 
-_HOME = {
-    "load_base": "model",
-    "load_encoder": "model",
-    "load_classifier": "model",
-    "get_source": "sources",
-    "nli": "data",
-    "sts": "data",
-    "classification": "data",
-    "available_tasks": "sources",
-    "NLI_LABELS": "data",
-    "UsageError": "errors",
-    "nli_scores": "evaluate",
-    "sts_scores": "evaluate",
-    "sts_table": "evaluate",
-    "probe_scores": "evaluate",
-    "probe_table": "evaluate",
-    "EncodeOnce": "model",
-    "NLIClassifier": "model",
-    "get_profile": "settings",
-    "get_recipe": "recipes",
-    "RECIPES": "recipes",
-    "Run": "runs",
-    "ProgressBar": "trainer",
-    "find_or_train": "train",
-    "train": "train",
-    "published_card": "cards",
-    "published_log": "cards",
-    "baselines": "cards",
+_ROOMS = {
+    "cards": ("baselines", "published_card", "published_log"),
+    "data": ("NLI_LABELS", "classification", "nli", "sts"),
+    "errors": ("UsageError",),
+    "evaluate": ("nli_scores", "probe_scores", "probe_table", "sts_scores", "sts_table"),
+    "model": ("EncodeOnce", "NLIClassifier", "load_base", "load_classifier", "load_encoder"),
+    "recipes": ("RECIPES", "get_recipe"),
+    "runs": ("Run",),
+    "settings": ("get_profile",),
+    "sources": ("available_tasks", "get_source"),
+    "train": ("find_or_train",),
+    "trainer": ("ProgressBar",),
 }
-__all__ = [*_HOME, "plots", "prepare", "setup"]
+_HOME = {name: room for room, names in _ROOMS.items() for name in names}
+_MODULES = ("plots", "train")
+__all__ = [*_HOME, *_MODULES, "prepare", "setup"]
 
 
 def __getattr__(name: str):
-    if name == "plots":
-        return importlib.import_module("stlib.plots")
+    if name in _MODULES:
+        return importlib.import_module(f"stlib.{name}")
     if name in _HOME:
         return getattr(importlib.import_module(f"stlib.{_HOME[name]}"), name)
     raise AttributeError(f"module 'stlib' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -31,26 +31,16 @@ TEXT_BAR = "{desc}: {n_fmt}/{total_fmt} {unit}, {remaining} left{postfix}"
 
 @dataclass(frozen=True)
 class Profile:
-    """One size of the course.
-
-    Attributes:
-        name: ``mini``, ``small`` or ``full``.
-        source: where the corpora come from unless you say otherwise: ``mini`` (shipped) or ``hub``.
-        train_split: the NLI rows to train on, in the library's split syntax.
-        test_rows: how many rows of the NLI test split to score (None: all of them).
-        epochs: passes over the training rows.
-        log_every: steps between two rows of ``log.csv``.
-        rate_scale: factor on the learning rate of recipes that leave the length of the run to the profile: a run of
-            hundreds of steps needs a higher rate than one of tens of thousands.
-        sts_tasks, classification_tasks: the tasks of notebooks 05 and 06.
-    """
+    """One size of the course."""
 
     name: str
-    source: str
-    train_split: str
-    test_rows: int | None
+    source: str  # where the corpora come from unless you say otherwise: mini (shipped) or hub
+    train_split: str  # the NLI rows to train on, in the library's split syntax
+    test_rows: int | None  # how many rows of the NLI test split to score (None: all of them)
     epochs: int
-    log_every: int
+    log_every: int  # steps between two rows of log.csv
+    # Factor on the learning rate of recipes that leave the length of the run to the profile: a run of hundreds of steps
+    # needs a higher rate than one of tens of thousands.
     rate_scale: float
     sts_tasks: tuple[str, ...]
     classification_tasks: tuple[str, ...]
@@ -73,11 +63,7 @@ PROFILES = {
 
 
 def get_profile(name: str | None = None) -> Profile:
-    """Return the profile called ``name``, else the one in ``STLIB_PROFILE``, else ``mini``.
-
-    Raises:
-        UsageError: an unknown name.
-    """
+    """Return the profile ``name``, else the one in ``STLIB_PROFILE``, else ``mini``. Raises UsageError if there is none."""
     name = name or os.environ.get("STLIB_PROFILE") or "mini"
     if name not in PROFILES:
         raise UsageError(f"there is no profile {name!r}: set STLIB_PROFILE or --profile to {', '.join(PROFILES)}")
@@ -87,11 +73,9 @@ def get_profile(name: str | None = None) -> Profile:
 def max_steps_from_environment() -> int | None:
     """Return ``STLIB_MAX_STEPS`` as a number, or None if it is not set. Raises UsageError if it is no positive number."""
     text = os.environ.get("STLIB_MAX_STEPS")
-    if not text:
-        return None
-    if not text.isdecimal() or int(text) < 1:
+    if text and (not text.isdecimal() or int(text) < 1):
         raise UsageError(f"STLIB_MAX_STEPS is {text!r}: set it to a whole number of steps above zero, or unset it")
-    return int(text)
+    return int(text) if text else None
 
 
 def runs_folder() -> Path:
@@ -103,38 +87,31 @@ def runs_folder() -> Path:
 
 
 def best_device() -> str:
-    """Return ``cuda`` or ``mps`` if there is one, else ``cpu``; ``STLIB_DEVICE`` overrides it.
-
-    Raises:
-        UsageError: ``STLIB_DEVICE`` names no device, or one that is not here.
-    """
+    """Return ``STLIB_DEVICE``, else ``cuda`` or ``mps`` if there is one, else ``cpu``."""
     here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    asked = os.environ.get("STLIB_DEVICE")
-    if asked and not here.get(asked):
-        known = ", ".join(name for name, is_here in here.items() if is_here)
-        raise UsageError(f"STLIB_DEVICE is {asked!r}: set it to one that is here ({known}), or unset it")
-    return asked or next(name for name, is_here in here.items() if is_here)
+    possible = [name for name, is_here in here.items() if is_here]
+    return chosen_outside("STLIB_DEVICE", possible) or possible[0]
 
 
 def best_precision(device: str) -> str:
-    """Return ``bf16`` if the device multiplies bf16 natively, ``fp16`` on older CUDA cards, else ``fp32``.
+    """Return ``STLIB_PRECISION``, else ``bf16`` if the device multiplies it natively, ``fp16`` on older CUDA cards, ``fp32``.
 
     On a processor without native bf16 the numbers would be emulated, which is slower than fp32.
-    ``STLIB_PRECISION`` overrides it.
-
-    Raises:
-        UsageError: ``STLIB_PRECISION`` names no precision.
     """
-    asked = os.environ.get("STLIB_PRECISION")
-    if asked and asked not in PRECISIONS:
-        raise UsageError(f"STLIB_PRECISION is {asked!r}: set it to {', '.join(PRECISIONS)}, or unset it")
-    if asked:
+    if asked := chosen_outside("STLIB_PRECISION", PRECISIONS):
         return asked
     if device == "cuda":
         return "bf16" if torch.cuda.get_device_capability()[0] >= 8 else "fp16"
-    if device == "cpu" and getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)():
-        return "bf16"
-    return "fp32"
+    native = device == "cpu" and getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+    return "bf16" if native else "fp32"
+
+
+def chosen_outside(variable: str, possible: Iterable[str]) -> str | None:
+    """Return what a variable of the environment is set to, if it is. Raises UsageError if that is not ``possible`` here."""
+    asked = os.environ.get(variable)
+    if asked and asked not in possible:
+        raise UsageError(f"{variable} is {asked!r}: set it to one of those here ({', '.join(possible)}), or unset it")
+    return asked
 
 
 def describe_device() -> str:
@@ -156,11 +133,7 @@ def is_first_process() -> bool:
 
 
 def progress_bar(iterable: Iterable | None = None, **options):
-    """Return a bar of tqdm over ``iterable``, which appears once the work takes longer than a second.
-
-    Args:
-        options: as for ``tqdm``, such as ``total``, ``desc`` and ``unit`` (in the plural: ``steps``).
-    """
+    """Return a bar of tqdm, with its options, which appears once the work takes longer than a second."""
     off = os.environ.get("TQDM_DISABLE", "") not in ("", "0")
     options = {"delay": 1, "leave": False, **options, "disable": options.get("disable", False) or off}
     if os.environ.get("STLIB_PROGRESS") != "text":

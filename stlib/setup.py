@@ -7,9 +7,7 @@ the machine's own torch and numpy stay as they are. Exact pins break there as so
 
 import importlib
 import logging
-import operator
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -22,14 +20,13 @@ from stlib.errors import UsageError
 
 KEPT = ("torch", "torchvision", "torchaudio", "numpy")  # built for the platform's accelerator, and already loaded
 HOSTS = {"COLAB_RELEASE_TAG": "Colab", "KAGGLE_KERNEL_RUN_TYPE": "Kaggle"}  # variables that these hosts set
-SIGNS = {">=": operator.ge, "<": operator.lt, "==": operator.eq}  # those that pyproject.toml uses
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def setup(profile: str | None = None):
-    """Return the profile, and say in one line what will be used; known noise is quietened and the look of figures set.
+    """Return the profile (``mini``, ``small`` or ``full``), and say in one line what will be used.
 
-    ``profile`` is ``mini``, ``small`` or ``full``; ``STLIB_PROFILE`` or ``mini`` by default.
+    Known noise is quietened and the look of figures set.
     """
     import matplotlib.pyplot as plt
 
@@ -60,18 +57,18 @@ def prepare(alone: bool = False) -> None:
     host = next((name for variable, name in HOSTS.items() if os.environ.get(variable)), None)
     before = installed()
     wanted = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
-    if host is None and not alone:
-        missing = [text for text in wanted if not is_met(text, before)]
-        if missing:
+    if not host and not alone:
+        if missing := [text for text in wanted if not is_met(text, before)]:
             raise UsageError(f"the course needs {', '.join(missing)}: start it with make lab, or as README.md says")
         print("set-up: nothing to do, the course is installed here")
         return
-    install(wanted, {name: before[name] for name in KEPT if name in before})
+    there = {name: before[name] for name in KEPT if name in before}
+    install(wanted, there)
     # Subprocesses find the course by this variable, the notebook itself by sys.path.
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     after = installed()
     new = [f"{name} {version}" for name, version in sorted(after.items()) if before.get(name) != version]
-    kept = [f"{name} {after[name]}" for name in KEPT if name in before]
+    kept = [f"{name} {after[name]}" for name in there]
     print(
         f"set-up{f' on {host}' if host else ''}: {'fetched the course, ' if alone else ''}"
         f"installed {', '.join(new) or 'nothing'}; kept {', '.join(kept) or 'nothing'}"
@@ -81,21 +78,16 @@ def prepare(alone: bool = False) -> None:
 def installed() -> dict[str, str]:
     """Return the version of every installed distribution."""
     importlib.invalidate_caches()
-    found = [distribution for distribution in distributions() if distribution.name]
-    return {distribution.name.lower().replace("_", "-"): distribution.version for distribution in found}
+    return {found.name.lower().replace("_", "-"): found.version for found in distributions() if found.name}
 
 
 def is_met(requirement: str, versions: dict[str, str]) -> bool:
     """Return whether ``versions`` has what ``requirement`` (such as ``datasets>=4.0,<5``) names, within its bounds."""
-    version = versions.get(re.match(r"[\w.-]+", requirement)[0].lower())
-    bounds = re.findall(r"(>=|<|==)([\d.]+)", requirement)
-    return version is not None and all(SIGNS[sign](numbers(version), numbers(bound)) for sign, bound in bounds)
+    from packaging.requirements import Requirement  # there wherever a notebook runs: its kernel needs it too
 
-
-def numbers(version: str) -> list[int]:
-    """Return ``2.13.0+cpu`` as [2, 13, 0, 0], so that 4 and 4.0 are the same."""
-    parts = [int(part) for part in re.match(r"\d+(\.\d+)*", version)[0].split(".")]
-    return parts + [0] * (4 - len(parts))
+    wanted = Requirement(requirement)
+    version = versions.get(wanted.name.lower())
+    return version is not None and wanted.specifier.contains(version, prereleases=True)
 
 
 def install(requirements: list[str], kept: dict[str, str]) -> None:
@@ -105,7 +97,6 @@ def install(requirements: list[str], kept: dict[str, str]) -> None:
         constraints.write_text("".join(f"{name}=={version}\n" for name, version in kept.items()), encoding="utf-8")
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--constraint", str(constraints), *requirements]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-    importlib.invalidate_caches()
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
         reason = lines[0].removeprefix("ERROR: ") if lines else "pip gave no reason"

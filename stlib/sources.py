@@ -17,18 +17,12 @@ import pyarrow.parquet as pq
 from datasets import ReadInstruction, get_dataset_split_names, load_dataset
 
 from stlib.errors import UsageError
-from stlib.settings import Profile, get_profile
+from stlib.settings import STS_TASKS, Profile, get_profile
 
 # Every hub id of the course, looked up on the hub. None: no copy there loads without running a script.
 HUB_IDS = {
     "snli": "stanfordnlp/snli",
-    "sts12-sts": "mteb/sts12-sts",
-    "sts13-sts": "mteb/sts13-sts",
-    "sts14-sts": "mteb/sts14-sts",
-    "sts15-sts": "mteb/sts15-sts",
-    "sts16-sts": "mteb/sts16-sts",
-    "stsbenchmark-sts": "mteb/stsbenchmark-sts",
-    "sickr-sts": "mteb/sickr-sts",
+    **{task: f"mteb/{task}" for task in STS_TASKS},
     "mr": "cornell-movie-review-data/rotten_tomatoes",
     "cr": "SetFit/SentEval-CR",
     "subj": "SetFit/subj",
@@ -37,9 +31,9 @@ HUB_IDS = {
     "trec": None,
     "banking77": "mteb/banking77",
 }
-# Names of shards: the hub's own, and those of its conversion to parquet.
-SHARD = re.compile(r"(?P<split>\w+)-(?P<number>\d{5})-of-(?P<count>\d{5})(-\w+)?")
-RAW_FILES = ("*.jsonl", "*.json", "*.csv", "*.tsv", "*.txt", "*.arrow")
+# Names of shards: the hub's own (``train-00000-of-00002``), and those of its conversion to parquet.
+SHARD = re.compile(r"(?P<split>\w+)-\d{5}-of-(?P<count>\d{5})(-\w+)?")
+RAW_FILES = (".jsonl", ".json", ".csv", ".tsv", ".txt", ".arrow")
 
 
 @dataclass(frozen=True)
@@ -58,14 +52,10 @@ class Source:
 
 
 def get_source(data: str | Path | None = None, profile: Profile | None = None) -> Source:
-    """Return the source to read: ``data`` if given, else ``STLIB_DATA``, else the profile's own.
+    """Return the source to read: ``data`` (``mini``, ``hub`` or a folder) if given, else ``STLIB_DATA``, else the profile's.
 
-    Args:
-        data: ``mini``, ``hub`` or a folder. A relative one may also start at the folder above, since notebooks run in
-            ``notebooks/``.
-
-    Raises:
-        UsageError: the folder does not exist.
+    A relative folder may also start at the folder above, since notebooks run in ``notebooks/``. Raises UsageError if the
+    folder does not exist.
     """
     data = data or os.environ.get("STLIB_DATA") or (profile or get_profile()).source
     if str(data) in ("mini", "hub"):
@@ -76,46 +66,50 @@ def get_source(data: str | Path | None = None, profile: Profile | None = None) -
     raise UsageError(f"the data folder {data} does not exist: set STLIB_DATA or --data to a folder, 'hub' or 'mini'")
 
 
-def read_table(corpus: str, split: str, source: Source) -> tuple[pa.Table, list[str]]:
-    """Return the rows of ``split`` (the library's syntax) of a corpus, as they are, and notes on what was read.
+def corpora_of(source: Source) -> list[str]:
+    """Return the names of all corpora that a source has."""
+    if source.folder is None:
+        return [task for task, hub_id in HUB_IDS.items() if hub_id]
+    return sorted({path.relative_to(source.folder).parts[0] for path in source.folder.glob("*/**/*.parquet")})
 
-    Raises:
-        UsageError: the corpus or the split is missing, incomplete or there twice, or a file cannot be read.
+
+def available_tasks(tasks: tuple[str, ...], source: Source) -> tuple[list[str], list[str]]:
+    """Return the tasks among ``tasks`` that ``source`` has, and those it lacks."""
+    have = corpora_of(source)
+    return [task for task in tasks if task in have], [task for task in tasks if task not in have]
+
+
+def splits_of(task: str, source: Source) -> list[str]:
+    """Return the splits that a task has in ``source``. Raises UsageError if it does not have the task."""
+    return ask_hub(get_dataset_split_names, task) if source.folder is None else sorted(find_shards(task, source))
+
+
+def columns_of(task: str, source: Source) -> list[str]:
+    """Return the names of the columns in the first file of a task's folder. Raises UsageError if there is none."""
+    return read_parquet(next(iter(find_shards(task, source).values()))[0], pq.read_schema).names
+
+
+def read_table(corpus: str, split: str, source: Source | None = None) -> tuple[pa.Table, str, list[str]]:
+    """Return rows of a corpus as they are, what to call them in an error, and notes on what was read.
+
+    Raises UsageError if the corpus or the split is missing, incomplete or there twice, or a file cannot be read.
     """
-    if source.folder is not None:
-        return read_folder(folder_of(corpus, source), split)
-    dataset = ask_hub(load_dataset, corpus, split=split)
-    table = dataset.with_format("arrow")[:].cast(dataset.features.arrow_schema)  # with the names of its labels
-    return table, [f"{len(dataset):,} rows of {HUB_IDS[corpus]}"]
-
-
-def folder_of(corpus: str, source: Source) -> Path:
-    """Return the folder of a corpus in a source that is a folder. Raises UsageError if there is none."""
-    folder = source.folder / corpus
-    if not folder.is_dir():
-        have = sorted(
-            {path.parent.relative_to(source.folder).parts[0] for path in source.folder.glob("*/**/*.parquet")}
-        )
-        raise UsageError(
-            f"there is no corpus {corpus!r} in {source} (it has: {', '.join(have) or 'none'}): choose one of these, or name "
-            "another data folder, or hub, with --data or STLIB_DATA"
-        )
-    return folder
-
-
-def read_folder(folder: Path, split: str) -> tuple[pa.Table, list[str]]:
-    """Return the rows of ``split`` (the library's syntax) from the parquet files of a corpus, and a note on them."""
-    shards = find_shards(folder)
-    wanted = re.findall(r"(?:^|\+)\s*(\w+)", split)
-    lacking = [name for name in wanted if name not in shards]
-    if lacking:
-        choose = (
-            "set STLIB_NLI_SPLIT or --nli-split to one of these" if folder.name == "snli" else "ask for one of these"
-        )
-        raise UsageError(
-            f"folder {folder} has no file {lacking[0]}.parquet for the split {split!r} (it has: {', '.join(sorted(shards))}): "
-            f"{choose}, add the file, or use the hub (STLIB_DATA=hub)"
-        )
+    source = source or get_source()
+    place = {"mini": "the mini corpus", "hub": "the hub's corpus"}.get(source.kind) or f"folder {source.folder}, corpus"
+    where = f"{place} {corpus}, split {split!r},"
+    if source.folder is None:
+        dataset = ask_hub(load_dataset, corpus, split=split)
+        table = dataset.with_format("arrow")[:].cast(dataset.features.arrow_schema)  # with the names of its labels
+        return table, where, [f"{len(table):,} rows of {HUB_IDS[corpus]}"]
+    shards, folder = find_shards(corpus, source), source.folder / corpus
+    wanted = dict.fromkeys(re.findall(r"(?:^|\+)\s*(\w+)", split))
+    for name in wanted:
+        if name not in shards:
+            ask = "set STLIB_NLI_SPLIT or --nli-split to one of these" if corpus == "snli" else "ask for one of these"
+            raise UsageError(
+                f"folder {folder} has no file {name}.parquet for the split {split!r} (it has: {', '.join(sorted(shards))}): "
+                f"{ask}, add the file, or use the hub (STLIB_DATA=hub)"
+            )
     tables = {name: pa.concat_tables([read_parquet(path) for path in shards[name]]) for name in wanted}
     try:
         parts = ReadInstruction.from_spec(split).to_absolute({name: len(table) for name, table in tables.items()})
@@ -127,8 +121,8 @@ def read_folder(folder: Path, split: str) -> tuple[pa.Table, list[str]]:
     table = pa.concat_tables(slices, promote_options="permissive")
     if not len(table):
         raise UsageError(f"folder {folder} has no rows in the split {split!r}: choose another file or a larger slice")
-    count = sum(len(shards[name]) for name in dict.fromkeys(wanted))
-    return table, [f"{len(table):,} rows of {split} from {count} {'file' if count == 1 else 'files'}"]
+    count = sum(len(shards[name]) for name in wanted)
+    return table, where, [f"{len(table):,} rows of {split} from {count} {'file' if count == 1 else 'files'}"]
 
 
 def read_parquet(path: Path, read=pq.read_table):
@@ -141,44 +135,41 @@ def read_parquet(path: Path, read=pq.read_table):
         raise UsageError(f"{path} could not be read ({str(error).splitlines()[0]}): check the file") from error
 
 
-def find_shards(folder: Path) -> dict[str, list[Path]]:
-    """Return the parquet files of each split of a corpus, in order.
+def find_shards(corpus: str, source: Source) -> dict[str, list[Path]]:
+    """Return the parquet files of each split of a corpus, in order, from a source that is a folder.
 
-    Raises:
-        UsageError: there are none, the same split is in two places, or shards are missing.
+    Raises UsageError if there are none, the same split is in two places, or shards are missing.
     """
-    found: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))  # split -> place -> files
-    counts: dict[tuple[str, str], int] = {}
+    folder = source.folder / corpus
+    if not folder.is_dir():
+        raise UsageError(
+            f"there is no corpus {corpus!r} in {source} (it has: {', '.join(corpora_of(source)) or 'none'}): choose one of "
+            "these, or name another data folder, or hub, with --data or STLIB_DATA"
+        )
+    found = defaultdict(list)  # of each split: where a file is, of how many it is one, and the file
     for path in sorted(folder.glob("**/*.parquet")):
-        place, split = path.parent.relative_to(folder), path.stem
+        place, split, count = path.parent, path.stem, 1
         if match := SHARD.fullmatch(path.stem):
-            split = match["split"]
-            counts[split, str(place)] = int(match["count"])
-        elif re.fullmatch(r"\d{4}", path.stem) and path.parent != folder:
-            place, split = place.parent, path.parent.name
-            counts[split, str(place)] = max(counts.get((split, str(place)), 0), int(path.stem) + 1)
-        found[split][f"{place}"].append(path)
+            split, count = match["split"], int(match["count"])
+        elif re.fullmatch(r"\d{4}", path.stem) and place != folder:
+            place, split, count = place.parent, place.name, int(path.stem) + 1
+        found[split].append((str(place.relative_to(folder)), count, path))
     if not found:
-        raise UsageError(f"folder {folder} {what_is_there(folder)}")
-    for split, places in found.items():
+        raw = sorted(path.name for path in folder.rglob("*") if path.suffix in RAW_FILES)
+        instead = f" but {raw[0]}: convert it with python -m stlib data {folder} NEW_FOLDER" if raw else ""
+        raise UsageError(f"folder {folder} has no parquet file{instead or ': add one for each split, or use the hub'}")
+    for split, shards in found.items():
+        places = list(dict.fromkeys(place for place, _, _ in shards))
         if len(places) > 1:
-            names = " and ".join(repr(place) for place in places)
+            names = " and ".join(map(repr, places))
             raise UsageError(f"folder {folder} has the split {split!r} in two places, {names}: keep one of them")
-        [(place, paths)] = places.items()
-        if len(paths) != counts.get((split, place), 1):
+        count = shards[-1][1]
+        if len(shards) != count:
             raise UsageError(
-                f"folder {folder} has {len(paths)} of {counts.get((split, place), 1)} files of the split {split!r}: "
-                "add those that are missing, or remove those that are not its own"
+                f"folder {folder} has {len(shards)} of {count} files of the split {split!r}: add those that are missing, or "
+                "remove those that are not its own"
             )
-    return {split: next(iter(places.values())) for split, places in found.items()}
-
-
-def what_is_there(folder: Path) -> str:
-    """Return what a corpus' folder without parquet files has instead, and the way out."""
-    raw = sorted(path.name for pattern in RAW_FILES for path in folder.rglob(pattern))
-    if raw:
-        return f"has no parquet file but {raw[0]}: convert it with python -m stlib data {folder} NEW_FOLDER"
-    return "has no parquet file: add one for each split, or use the hub"
+    return {split: [path for _, _, path in shards] for split, shards in found.items()}
 
 
 def ask_hub(question, corpus: str, **arguments):
@@ -196,25 +187,3 @@ def ask_hub(question, corpus: str, **arguments):
             f"{hub_id} could not be read from the hub ({reason}): connect to it, or set STLIB_DATA to a folder with "
             f"{corpus}/, or use the profile mini"
         ) from error
-
-
-def available_tasks(tasks: tuple[str, ...], source: Source) -> tuple[list[str], list[str]]:
-    """Return the tasks among ``tasks`` that ``source`` has, and those it lacks."""
-    if source.folder is None:
-        have = {task for task, hub_id in HUB_IDS.items() if hub_id}
-    else:
-        have = {path.parent.relative_to(source.folder).parts[0] for path in source.folder.glob("*/**/*.parquet")}
-    return [task for task in tasks if task in have], [task for task in tasks if task not in have]
-
-
-def columns_of(task: str, source: Source) -> list[str]:
-    """Return the names of the columns in the first file of a task's folder. Raises UsageError if there is none."""
-    shards = find_shards(folder_of(task, source))
-    return read_parquet(next(iter(shards.values()))[0], pq.read_schema).names
-
-
-def splits_of(task: str, source: Source) -> list[str]:
-    """Return the splits that a task has in ``source``. Raises UsageError if it does not have the task."""
-    if source.folder is None:
-        return ask_hub(get_dataset_split_names, task)
-    return sorted(find_shards(folder_of(task, source)))

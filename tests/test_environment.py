@@ -97,6 +97,15 @@ def test_workflows_call_what_is_there(path):
         assert (ROOT / name).exists(), name
 
 
+def test_tab_completes_the_public_names():
+    assert {"nli", "sts", "load_base", "find_or_train", "plots", "prepare", "setup"} <= set(dir(stlib))
+    for name in dir(stlib):
+        assert getattr(stlib, name), name
+    assert callable(stlib.train.train)  # a module, as stlib.plots is, whatever was imported before
+    with pytest.raises(AttributeError, match="no attribute 'nowhere'"):
+        _ = stlib.nowhere
+
+
 def test_import_stays_quick():
     code = "import sys, stlib; print(sorted(set(sys.modules) & {'torch', 'transformers', 'datasets', 'matplotlib'}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

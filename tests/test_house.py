@@ -84,9 +84,8 @@ def imported(node: ast.AST, here: str = "") -> set[str]:
 @cache
 def homes() -> dict[str, str]:
     """Return where the names come from that the package itself offers: ``stlib.sts`` from ``data``."""
-    tables = [node for node in ast.walk(tree_of(MODULES["__init__"])) if isinstance(node, ast.Dict)]
-    pairs = [pair for table in tables for pair in zip(table.keys, table.values, strict=True)]
-    return {key.value: home.value for key, home in pairs if isinstance(home, ast.Constant) and home.value in MODULES}
+    (table,) = (node for node in ast.walk(tree_of(MODULES["__init__"])) if isinstance(node, ast.Dict))
+    return {name: room for room, names in ast.literal_eval(table).items() for name in names}
 
 
 def resolved(name: str) -> str:
