@@ -62,7 +62,7 @@ def read_card(text: str) -> dict:
     parts = sections(text)
     under, lists = defaultdict(str, parts), defaultdict(dict)
     for heading, part in parts.items():  # "- **Name:** value", "- `name`: value" and "- Name: value"
-        lists[heading] = dict(find_all(r"^- [*`]*([^:*`]+)`?:\** ?(.*)$", part))
+        lists[heading] = dict(re.findall(r"(?m)^- [*`]*([^:*`]+)`?:\** ?(.*)$", part))
     model = lists["### Model Description"]  # what is unknown stands in a comment there, and is left out
     base = re.match(r"\[(?P<id>.+?)\](?:.*at revision (?P<revision>\w+))?", model.get("Base model", ""))
     changed, hyperparameters = (
@@ -70,7 +70,7 @@ def read_card(text: str) -> dict:
         for which in ("Non-Default", "All")
     )
     sentences = find(r"^sentences = (\[[\s\S]*?^\])", under["### Direct Usage (Sentence Transformers)"])
-    log = find_all(r"^\|" + 3 * r" \**([\d.]+)\** +\|", under["### Training Logs"])
+    log = re.findall(r"(?m)^\|" + 3 * r" \**([\d.]+)\** +\|", under["### Training Logs"])
     return {
         "front_matter": RepoCard(text).data.to_dict(),
         "base_model": base and base.groupdict(),
@@ -80,7 +80,7 @@ def read_card(text: str) -> dict:
             "dimensions": as_python(find(r"^\d+", model.get("Output Dimensionality", ""))),
             "similarity": model.get("Similarity Function"),
             "architecture": find(r"```\n([\s\S]*?)\n```", under["### Full Model Architecture"]),
-            "training_datasets": find_all(r"^    - \[?(.+?)\]?(?:\(.*)?$", under["### Model Description"]),
+            "training_datasets": re.findall(r"(?m)^    - \[?(.+?)\]?(?:\(.*)?$", under["### Model Description"]),
             "language": model.get("Language"),
             "license": model.get("License"),
             "modalities": model.get("Supported Modality"),
@@ -99,7 +99,7 @@ def read_card(text: str) -> dict:
 def sections(text: str) -> dict[str, str]:
     """Return the text under each heading, up to the next one of any level. Headings inside code do not count."""
     text = REGEX_YAML_BLOCK.sub("", text)
-    found = re.finditer(r"^```.*?^```$|^#{1,6} [^\n]+$", text, re.DOTALL | re.MULTILINE)
+    found = re.finditer(r"(?ms)^```.*?^```$|^#{1,6} [^\n]+$", text)
     headings = [match for match in found if match[0].startswith("#")]
     ends = [heading.start() for heading in headings[1:]] + [len(text)]
     return {heading[0]: text[heading.end() : end].strip() for heading, end in zip(headings, ends, strict=True)}
@@ -110,16 +110,16 @@ def read_dataset(parts: dict[str, str]) -> dict | None:
     if "### Training Dataset" not in parts:
         return None
     text = parts[dict(pairwise(parts))["### Training Dataset"]]
-    columns = find_all("<code>(.*?)</code>", find(r"^\* Columns: (.+)$", text) or "")
+    columns = re.findall("<code>(.*?)</code>", find(r"^\* Columns: (.+)$", text) or "")
     kinds, details = ((find(rf"^ *\| {row} +\| (.*) \|$", text) or "").split(" | ") for row in ("d?type", "details"))
     kinds, statistics = dict(zip(columns, map(str.strip, kinds), strict=False)), {}
     for column, detail in zip(kinds, details, strict=False):
-        lengths = {name: as_python(value) for name, value in find_all(r"(min|mean|max): ([\d.]+) tokens", detail)}
-        shares = {label: float(share) for label, share in find_all(r"(\d+): ~([\d.]+)%", detail)}
+        lengths = {name: as_python(value) for name, value in re.findall(r"(min|mean|max): ([\d.]+) tokens", detail)}
+        shares = {label: float(share) for label, share in re.findall(r"(\d+): ~([\d.]+)%", detail)}
         statistics[column] = {"type": kinds[column], **lengths, **({"percent": shares} if shares else {})}
     samples = []
-    for row in find_all(r"^ *\| <code>.*$", text):
-        cells = zip(columns, find_all("<code>(.*?)</code>", row), strict=False)
+    for row in re.findall(r"(?m)^ *\| <code>.*$", text):
+        cells = zip(columns, re.findall("<code>(.*?)</code>", row), strict=False)
         samples.append({name: cell if kinds.get(name) == "string" else as_python(cell) for name, cell in cells})
     return {
         "rows": as_python((find(r"^\* Size: ([\d,]+)", text) or "None").replace(",", "")),
@@ -131,14 +131,9 @@ def read_dataset(parts: dict[str, str]) -> dict | None:
     }
 
 
-def find_all(pattern: str, text: str) -> list:
-    """Return the groups of all matches."""
-    return re.findall(pattern, text, re.MULTILINE)
-
-
 def find(pattern: str, text: str) -> str | None:
     """Return the group of the first match, or None."""
-    return next(iter(find_all(pattern, text)), None)
+    return next(iter(re.findall(pattern, text, re.MULTILINE)), None)
 
 
 def as_python(text: str | None):
@@ -180,7 +175,7 @@ def facts_by_section(card: dict) -> dict[str, dict]:
         "(front matter)": {name: value for name, value in card["front_matter"].items() if name != "model-index"},
         "### Model Description": {name: fact for name, fact in card["model"].items() if name != "architecture"} | base,
         "### Model Sources": card["sources"],
-        "### Full Model Architecture": {"modules": find_all(r"\(\d\): (\w+)", architecture or ""), "printed": architecture},
+        "### Full Model Architecture": {"modules": re.findall(r"\(\d\): (\w+)", architecture or ""), "printed": architecture},
         "### Direct Usage (Sentence Transformers)": {"sentences": card["usage_sentences"]},
         "#### (the data set)": card["dataset"] or {},
         "#### Non-Default Hyperparameters": card["non_default_hyperparameters"],
@@ -243,8 +238,7 @@ def write_card(run: Run, source: Source | None = None, evaluate: bool = True, mo
     if evaluate:
         profile, source = get_profile(run.info["profile"]), source or get_source()
         for task in available_tasks(profile.sts_tasks, source)[0]:
-            pairs = sts(task, "test", source)
-            columns = [list(pairs[name]) for name in ("sentence1", "sentence2", "score")]
+            columns = sts(task, "test", source).select_columns(["sentence1", "sentence2", "score"])[:].values()
             EmbeddingSimilarityEvaluator(*columns, similarity_fn_names=["cosine"], name=task, write_csv=False)(model)
         if classifier:
             scores = nli_scores(classifier, nli(profile.test_split, source))

@@ -163,13 +163,12 @@ def probe_parts(task: str, source: Source) -> dict[str, Dataset]:
 def senteval(train: Part, validation: Part | None = None, test: Part | None = None) -> dict:
     """Return the accuracy and its interval (see ``accuracy_of``) on ``test``, or by 10-fold cross-validation."""
     if test is not None:
-        correct = fit(train, best_strength(train, validation)).predict(test[0]) == test[1]
-    else:
-        x, y = train
-        correct = np.empty(len(y), dtype=bool)
-        for inside, outside in StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(x, y):
-            part = x[inside], y[inside]
-            correct[outside] = fit(part, best_strength(part)).predict(x[outside]) == y[outside]
+        return accuracy_of(fit(train, best_strength(train, validation)).predict(test[0]) == test[1])
+    x, y = train
+    correct = np.empty(len(y), dtype=bool)
+    for inside, outside in StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(x, y):
+        part = x[inside], y[inside]
+        correct[outside] = fit(part, best_strength(part)).predict(x[outside]) == y[outside]
     return accuracy_of(correct)
 
 
@@ -237,8 +236,7 @@ def suite(
     classifier = model if isinstance(model, NLIClassifier) else None
     if "nli" in tasks and classifier is None:
         raise UsageError("the task nli needs a model with an NLI head: name a run folder, or leave nli out")
-    encoder = classifier.encoder if classifier else model
-    encoder = encoder if isinstance(encoder, EncodeOnce) else EncodeOnce(encoder, precision)
+    encoder = remembering(classifier.encoder if classifier else model, precision)
     encoder.encode(list(chain.from_iterable(chain(*(columns_of(task, source, nli_split) for task in tasks)))))
     for task in tasks:
         if task == "nli":

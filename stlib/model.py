@@ -139,15 +139,6 @@ class NLIClassifier:
         self.multiply = head.in_features == 4 * d
         self.encoder, self.head, self.labels = encoder, head.to(encoder.device), tuple(labels)
 
-    def logits(self, premises: Sequence[str], hypotheses: Sequence[str]) -> torch.Tensor:
-        """Return the scores before the softmax, shape (n, 3). Each distinct sentence is encoded once."""
-        if len(premises) != len(hypotheses):
-            raise UsageError(
-                f"there are {len(premises)} premises and {len(hypotheses)} hypotheses: give one of each per pair"
-            )
-        both = EncodeOnce(self.encoder).encode([*premises, *hypotheses])
-        return self.logits_of(both[: len(premises)], both[len(premises) :])
-
     def logits_of(self, u: torch.Tensor | np.ndarray, v: torch.Tensor | np.ndarray) -> torch.Tensor:
         """Return the scores before the softmax, shape (n, 3), of embeddings ``u`` and ``v``, shape (n, d)."""
         u, v = (torch.as_tensor(side, device=self.encoder.device).float() for side in (u, v))
@@ -155,12 +146,16 @@ class NLIClassifier:
             return self.head(pair_features(u, v, self.multiply)).cpu()
 
     def predict_proba(self, premises: Sequence[str], hypotheses: Sequence[str]) -> np.ndarray:
-        """Return the probabilities of the labels in ``self.labels`` order, shape (n, 3), rows summing to 1."""
-        return self.logits(premises, hypotheses).softmax(dim=1).numpy()
+        """Return the probabilities of the labels in ``self.labels`` order, shape (n, 3). Each distinct sentence is encoded once."""
+        n = len(premises)
+        if len(hypotheses) != n:
+            raise UsageError(f"there are {n} premises and {len(hypotheses)} hypotheses: give one of each per pair")
+        both = EncodeOnce(self.encoder).encode([*premises, *hypotheses])
+        return self.logits_of(both[:n], both[n:]).softmax(dim=1).numpy()
 
     def predict(self, premises: Sequence[str], hypotheses: Sequence[str]) -> list[str]:
         """Return the likeliest label of each pair, in words."""
-        return [self.labels[i] for i in self.logits(premises, hypotheses).argmax(dim=1).tolist()]
+        return [self.labels[i] for i in self.predict_proba(premises, hypotheses).argmax(axis=1)]
 
     def save(self, folder: str | Path, create_model_card: bool = True) -> None:
         """Save the encoder and the head into ``folder``."""
@@ -254,9 +249,9 @@ class EncodeOnce:
         return embeddings
 
 
-def remembering(model: SentenceTransformer | EncodeOnce) -> EncodeOnce:
+def remembering(model: SentenceTransformer | EncodeOnce, precision: str = "fp32") -> EncodeOnce:
     """Return ``model`` itself if it remembers already, else an ``EncodeOnce`` around it."""
-    return model if isinstance(model, EncodeOnce) else EncodeOnce(model)
+    return model if isinstance(model, EncodeOnce) else EncodeOnce(model, precision)
 
 
 def takes_token_ids(model: SentenceTransformer) -> bool:
