@@ -48,9 +48,7 @@ def sts_scores(model: Model, dataset: Dataset, name: str = "") -> tuple[dict, np
     return dict(zip(STS_COLUMNS, row, strict=True)), cosines
 
 
-def sts_table(
-    model: Model, tasks: Iterable[str], source: Source | None = None, split: str = "test", subsets: bool = False
-) -> pd.DataFrame:
+def sts_table(model: Model, tasks: Iterable[str], source: Source | None = None, subsets: bool = False) -> pd.DataFrame:
     """Return ``sts_scores`` of each task, one row per task, in the order given.
 
     With ``subsets``, each task that names its subsets has a row for each of them too, and one for their mean
@@ -58,7 +56,7 @@ def sts_table(
     """
     encoder, rows = remembering(model), []
     for task in progress_bar(tasks, desc="STS", unit="tasks"):
-        dataset = data.sts(task, split, source)
+        dataset = data.sts(task, "test", source)
         rows.append(sts_scores(encoder, dataset, task)[0])
         if subsets and "subset" in dataset.column_names:
             rows += subset_rows(encoder, dataset, task)
@@ -175,9 +173,8 @@ def senteval(train: Part, validation: Part | None = None, test: Part | None = No
 def best_strength(train: Part, validation: Part | None = None) -> float:
     """Return the C of the grid with the highest accuracy on sentences that the probe has not seen."""
     if validation is None:
-        x, y = train
-        shares = train_test_split(x, y, test_size=1 / FOLDS, random_state=0, stratify=y)
-        train, validation = (shares[0], shares[2]), (shares[1], shares[3])
+        shares = train_test_split(*train, test_size=1 / FOLDS, random_state=0, stratify=train[1])
+        train, validation = shares[::2], shares[1::2]
     return max(STRENGTHS, key=lambda strength: fit(train, strength).score(*validation))
 
 
@@ -211,8 +208,7 @@ def probe_table(
     model: Model, tasks: Iterable[str], source: Source | None = None, protocol: str = "senteval"
 ) -> pd.DataFrame:
     """Return ``probe_scores`` of each task, one row per task, in the order given."""
-    encoder = remembering(model)
-    shown = progress_bar(tasks, desc="probes", unit="tasks")
+    encoder, shown = remembering(model), progress_bar(tasks, desc="probes", unit="tasks")
     return pd.DataFrame([probe_scores(encoder, task, source, protocol) for task in shown])
 
 

@@ -91,8 +91,7 @@ def check_files(folder: Path) -> None:
         path = folder / name
         if not path.is_file():
             raise UsageError(f"{path} is missing: {again}")
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
         if digest != expected:
             found = f"its SHA-256 is {digest}, expected {expected}"
             raise UsageError(f"{path} is not the published file of {MODEL_ID}: {found}; {again}")
