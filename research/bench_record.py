@@ -20,7 +20,7 @@ from torch.profiler import ProfilerActivity, profile
 from stlib import data, sources
 from stlib.fast import bench
 from stlib.fast.tokens import tokenise
-from stlib.model import hide_card_bar, load_base
+from stlib.model import load_base
 from stlib.runs import peak_memory_mb, versions, write_json
 from stlib.settings import PRECISIONS, best_device, describe_device
 
@@ -68,7 +68,6 @@ def peak_memory_of(variant: bench.Variant) -> int:
 def print_peak_memory(name: str) -> None:
     variant = next(variant for variant in bench.VARIANTS if variant.name == name)
     dataset = data.nli("train[:640]", sources.get_source("mini"))
-    hide_card_bar()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         tokens = tokens_of(dataset, Path(folder)) if variant.engine == "packed" else Path(folder)
         bench.one_turn(variant, dataset, 10, seed=0, tokens=tokens)

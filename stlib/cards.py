@@ -52,44 +52,46 @@ def baselines() -> dict:
 
 
 def read_card(text: str) -> dict:
-    """Return the facts of a card that the library generated. Raises UsageError if the text lacks a card's front matter.
+    """Return the facts of a card that the library generated; what the card lacks is None or empty.
 
-    Keys: ``front_matter``, ``base_model`` (id, revision), ``model`` (max_seq_length, dimensions, architecture …),
-    ``sources``, ``usage_sentences``, ``dataset`` (rows, columns, statistics over ``statistics_rows`` rows, samples, loss),
-    ``non_default_hyperparameters``, ``hyperparameters``, ``log`` (epoch, step, loss), ``versions``, ``sections``. What the
-    card lacks is None or empty.
+    ``dataset`` is what ``read_dataset`` returns, ``log`` has rows of epoch, step and loss, ``sections`` the headings.
+    Raises UsageError if the text lacks a card's front matter.
     """
     if REGEX_YAML_BLOCK.match(text) is None:
         raise UsageError("this is no model card: its front matter between two lines of three dashes is missing")
     parts = sections(text)
-    details, usage = parts.get("### Model Description"), parts.get("### Direct Usage (Sentence Transformers)")
-    values = dict(find_all(r"^- \*\*(.+?):\*\* (.+)$", details))  # what is unknown stands in a comment, and is left out
-    base = find(r"^\[(.+?)\]", values.get("Base model"))
+    under, lists = defaultdict(str, parts), defaultdict(dict)
+    for heading, part in parts.items():  # "- **Name:** value", "- `name`: value" and "- Name: value"
+        lists[heading] = dict(re.findall(r"(?m)^- [*`]*([^:*`]+)`?:\** ?(.*)$", part))
+    model = lists["### Model Description"]  # what is unknown stands in a comment there, and is left out
+    base = re.match(r"\[(?P<id>.+?)\](?:.*at revision (?P<revision>\w+))?", model.get("Base model", ""))
     changed, hyperparameters = (
-        find_all(r"^- `(\w+)`: ?(.*)$", parts.get(f"#### {which} Hyperparameters")) for which in ("Non-Default", "All")
+        {name: as_python(value) for name, value in lists[f"#### {which} Hyperparameters"].items()}
+        for which in ("Non-Default", "All")
     )
-    log = find_all(r"^\|" + 3 * r" \**([\d.]+)\** +\|", parts.get("### Training Logs"))
+    sentences = find(r"^sentences = (\[[\s\S]*?^\])", under["### Direct Usage (Sentence Transformers)"])
+    log = re.findall(r"(?m)^\|" + 3 * r" \**([\d.]+)\** +\|", under["### Training Logs"])
     return {
         "front_matter": RepoCard(text).data.to_dict(),
-        "base_model": {"id": base, "revision": find(r"at revision (\w+)", values["Base model"])} if base else None,
+        "base_model": base and base.groupdict(),
         "model": {
-            "type": values.get("Model Type"),
-            "max_seq_length": as_python(find(r"Maximum Sequence Length:\*\* (\d+)", details)),
-            "dimensions": as_python(find(r"Output Dimensionality:\*\* (\d+)", details)),
-            "similarity": values.get("Similarity Function"),
-            "architecture": find(r"```\n([\s\S]*?)\n```", parts.get("### Full Model Architecture")),
-            "training_datasets": find_all(r"^    - \[?(.+?)\]?(?:\(.*)?$", details),
-            "language": values.get("Language"),
-            "license": values.get("License"),
-            "modalities": values.get("Supported Modality"),
+            "type": model.get("Model Type"),
+            "max_seq_length": as_python(find(r"^\d+", model.get("Maximum Sequence Length", ""))),
+            "dimensions": as_python(find(r"^\d+", model.get("Output Dimensionality", ""))),
+            "similarity": model.get("Similarity Function"),
+            "architecture": find(r"```\n([\s\S]*?)\n```", under["### Full Model Architecture"]),
+            "training_datasets": re.findall(r"(?m)^    - \[?(.+?)\]?(?:\(.*)?$", under["### Model Description"]),
+            "language": model.get("Language"),
+            "license": model.get("License"),
+            "modalities": model.get("Supported Modality"),
         },
-        "sources": dict(find_all(r"^- \*\*(.+?):\*\* \[.*?\]\((.+?)\)$", parts.get("### Model Sources"))),
-        "usage_sentences": ast.literal_eval(find(r"^sentences = (\[[\s\S]*?^\])", usage) or "[]"),
+        "sources": {name: find(r"\((.+)\)$", link) for name, link in lists["### Model Sources"].items()},
+        "usage_sentences": ast.literal_eval(sentences or "[]"),
         "dataset": read_dataset(parts),
-        "non_default_hyperparameters": {name: as_python(value) for name, value in changed},
-        "hyperparameters": {name: as_python(value) for name, value in hyperparameters},
-        "log": [[float(epoch), int(step), float(loss)] for epoch, step, loss in log],
-        "versions": dict(find_all(r"^- (.+?): (.+)$", parts.get("### Framework Versions"))),
+        "non_default_hyperparameters": changed,
+        "hyperparameters": hyperparameters,
+        "log": [list(map(as_python, row)) for row in log],
+        "versions": lists["### Framework Versions"],
         "sections": list(parts),
     }
 
@@ -97,27 +99,27 @@ def read_card(text: str) -> dict:
 def sections(text: str) -> dict[str, str]:
     """Return the text under each heading, up to the next one of any level. Headings inside code do not count."""
     text = REGEX_YAML_BLOCK.sub("", text)
-    found = re.finditer(r"^```.*?^```$|^#{1,6} [^\n]+$", text, re.DOTALL | re.MULTILINE)
+    found = re.finditer(r"(?ms)^```.*?^```$|^#{1,6} [^\n]+$", text)
     headings = [match for match in found if match[0].startswith("#")]
     ends = [heading.start() for heading in headings[1:]] + [len(text)]
     return {heading[0]: text[heading.end() : end].strip() for heading, end in zip(headings, ends, strict=True)}
 
 
 def read_dataset(parts: dict[str, str]) -> dict | None:
-    """Return rows, columns, statistics, samples and loss of the first training data set, or None."""
+    """Return rows, columns, statistics over ``statistics_rows`` rows, samples and loss of the training data, or None."""
     if "### Training Dataset" not in parts:
         return None
     text = parts[dict(pairwise(parts))["### Training Dataset"]]
-    columns = find_all(r"<code>(.*?)</code>", find(r"^\* Columns: (.+)$", text))
+    columns = re.findall("<code>(.*?)</code>", find(r"^\* Columns: (.+)$", text) or "")
     kinds, details = ((find(rf"^ *\| {row} +\| (.*) \|$", text) or "").split(" | ") for row in ("d?type", "details"))
     kinds, statistics = dict(zip(columns, map(str.strip, kinds), strict=False)), {}
     for column, detail in zip(kinds, details, strict=False):
-        lengths = {name: as_python(value) for name, value in find_all(r"(min|mean|max): ([\d.]+) tokens", detail)}
-        shares = {label: float(share) for label, share in find_all(r"(\d+): ~([\d.]+)%", detail)}
+        lengths = {name: as_python(value) for name, value in re.findall(r"(min|mean|max): ([\d.]+) tokens", detail)}
+        shares = {label: float(share) for label, share in re.findall(r"(\d+): ~([\d.]+)%", detail)}
         statistics[column] = {"type": kinds[column], **lengths, **({"percent": shares} if shares else {})}
     samples = []
-    for row in find_all(r"^ *\| <code>.*$", text):
-        cells = zip(columns, find_all("<code>(.*?)</code>", row), strict=False)
+    for row in re.findall(r"(?m)^ *\| <code>.*$", text):
+        cells = zip(columns, re.findall("<code>(.*?)</code>", row), strict=False)
         samples.append({name: cell if kinds.get(name) == "string" else as_python(cell) for name, cell in cells})
     return {
         "rows": as_python((find(r"^\* Size: ([\d,]+)", text) or "None").replace(",", "")),
@@ -129,14 +131,9 @@ def read_dataset(parts: dict[str, str]) -> dict | None:
     }
 
 
-def find_all(pattern: str, text: str | None) -> list:
-    """Return the groups of all matches; none in a text that is None."""
-    return re.findall(pattern, text or "", re.MULTILINE)
-
-
-def find(pattern: str, text: str | None) -> str | None:
+def find(pattern: str, text: str) -> str | None:
     """Return the group of the first match, or None."""
-    return next(iter(find_all(pattern, text)), None)
+    return next(iter(re.findall(pattern, text, re.MULTILINE)), None)
 
 
 def as_python(text: str | None):
@@ -148,21 +145,22 @@ def as_python(text: str | None):
 
 
 def compare(text: str) -> pd.DataFrame:
-    """Compare the card ``text`` with the published one, section by section, in the order of the latter.
+    """Return how the card ``text`` differs from the published one: one row per section, in the order of the latter.
 
-    Returns:
-        One row per section: ``section``, ``verdict`` (``same``, ``differs``, ``only there`` in the published card, ``only
-        here``), ``why`` and ``details``, a list of the facts that differ, each as ``name: there → here``.
+    The columns are ``section``, ``verdict`` (``same``, ``differs``, ``only there`` in the published card, ``only here``),
+    ``why`` and ``details``, a list of the facts that differ, each as ``name: there → here``.
     """
     here, there, rows = facts_by_section(read_card(text)), facts_by_section(published_card()), []
     for section in {**there, **here}:
-        ours, theirs = (defaultdict(lambda: "(nothing)", facts.get(section, {})) for facts in (here, there))
-        in_both = section in here and section in there
-        names = [name for name in {**theirs, **ours} if in_both and theirs[name] != ours[name]]
-        verdict = "differs" if names else "same" if in_both else "only here" if section in here else "only there"
+        details, verdict = [], "only here" if section in here else "only there"
+        if section in here and section in there:
+            ours, theirs = (defaultdict(lambda: "(nothing)", facts[section]) for facts in (here, there))
+            names = [name for name in {**theirs, **ours} if theirs[name] != ours[name]]
+            details = [f"{name}: {theirs[name]} → {ours[name]}" for name in names]
+            verdict = "differs" if details else "same"
         why = "" if verdict == "same" else published_card()["why"].get(section, "")
-        rows.append((section, verdict, why, [f"{name}: {theirs[name]} → {ours[name]}" for name in names]))
-    return pd.DataFrame(rows, columns=["section", "verdict", "why", "details"])
+        rows.append({"section": section, "verdict": verdict, "why": why, "details": details})
+    return pd.DataFrame(rows)
 
 
 def facts_by_section(card: dict) -> dict[str, dict]:
@@ -170,14 +168,14 @@ def facts_by_section(card: dict) -> dict[str, dict]:
     # By the heading before them: headings that hold names of the run.
     general = {"": "# (title)", "### Training Dataset": "#### (the data set)", "### BibTeX": "#### (library and loss)"}
     headings = {general.get(before, heading): heading for before, heading in pairwise(["", *card["sections"]])}
-    model, log = card["model"] | {"base_model": card["base_model"] or {"id": None, "revision": None}}, card["log"]
-    architecture = model.pop("architecture")
+    log, architecture = card["log"], card["model"]["architecture"]
+    base = {"base_model": card["base_model"] or {"id": None, "revision": None}}
     facts = {
         "# (title)": {"title": headings.get("# (title)")},
         "(front matter)": {name: value for name, value in card["front_matter"].items() if name != "model-index"},
-        "### Model Description": model,
+        "### Model Description": {name: fact for name, fact in card["model"].items() if name != "architecture"} | base,
         "### Model Sources": card["sources"],
-        "### Full Model Architecture": {"modules": find_all(r"\(\d\): (\w+)", architecture), "printed": architecture},
+        "### Full Model Architecture": {"modules": re.findall(r"\(\d\): (\w+)", architecture or ""), "printed": architecture},
         "### Direct Usage (Sentence Transformers)": {"sentences": card["usage_sentences"]},
         "#### (the data set)": card["dataset"] or {},
         "#### Non-Default Hyperparameters": card["non_default_hyperparameters"],
@@ -185,7 +183,7 @@ def facts_by_section(card: dict) -> dict[str, dict]:
         "### Training Logs": {"rows": len(log), "first row": log[:1], "last row": log[-1:]},
         "### Framework Versions": card["versions"],
         "#### (library and loss)": {"heading": headings.get("#### (library and loss)")},
-    }
+    }  # fmt: skip
     return {section: flatten(facts.get(section, {})) for section in ["(front matter)", *headings]}
 
 
@@ -199,12 +197,11 @@ def flatten(facts: dict, prefix: str = "") -> dict:
 
 
 def describe_model(model: SentenceTransformer, source: str, task: str = "nli") -> None:
-    """Tell the library's card generator the language, the licence and the data set, before the trainer is made.
-
-    ``local_files_only`` keeps the data set's id, which the library else looks up on the hub, and drops if it is offline.
-    """
+    """Tell the library's card generator the language, the licence and the data set, before the trainer is made."""
     data = model.model_card_data
-    data.local_files_only = True
+    data.local_files_only = (
+        True  # else the library looks the data set's id up on the hub, and drops it if it is offline
+    )
     data.set_language("en")
     data.set_license("apache-2.0")  # the base model's
     if source == "mini corpora":
@@ -230,9 +227,8 @@ class NLIEvaluator:
 def write_card(run: Run, source: Source | None = None, evaluate: bool = True, model_id: str | None = None) -> Path:
     """Write the card of a finished run to ``README.md`` of its folder and of its model. Return the path of the former.
 
-    With ``evaluate`` it has scores on NLI test and on the STS tasks of the run's profile that ``source`` has, by default
-    what ``get_source()`` says. ``model_id`` is the model's name on the hub, ``USER/NAME``, for the card's example code.
-    Raises UsageError if the run folder lacks ``card.json``.
+    With ``evaluate`` it has scores on NLI test and on the profile's STS tasks that ``source`` has. ``model_id`` is the
+    model's name on the hub, ``USER/NAME``. Raises UsageError if the run folder lacks ``card.json``.
     """
     if not (run.folder / "card.json").is_file():
         raise UsageError(f"{run.folder} has no card.json: it was trained without one; train the run again")
@@ -242,8 +238,7 @@ def write_card(run: Run, source: Source | None = None, evaluate: bool = True, mo
     if evaluate:
         profile, source = get_profile(run.info["profile"]), source or get_source()
         for task in available_tasks(profile.sts_tasks, source)[0]:
-            pairs = sts(task, "test", source)
-            columns = [list(pairs[name]) for name in ("sentence1", "sentence2", "score")]
+            columns = sts(task, "test", source).select_columns(["sentence1", "sentence2", "score"])[:].values()
             EmbeddingSimilarityEvaluator(*columns, similarity_fn_names=["cosine"], name=task, write_csv=False)(model)
         if classifier:
             scores = nli_scores(classifier, nli(profile.test_split, source))
@@ -267,14 +262,14 @@ def effective_settings(info: dict) -> list[tuple[str, str]]:
     loss += "" if recipe.normalize else ", embeddings not normalized"
     if recipe.matryoshka:
         loss += f", on {', '.join(map(str, recipe.matryoshka))} dimensions (MatryoshkaLoss)"
-    head = "none: this loss compares embeddings"
-    if recipe.loss == "softmax":
-        head = "frozen at its random initialization: it was never given to the optimizer"
-        if recipe.train_head:
-            rate = recipe.head_learning_rate or recipe.learning_rate
-            head = f"trained, learning rate {rate:g}; it moved by {info['head_moved']:.4g}"
-        if recipe.head_gain != 1:
-            head += f"; its initial weights were multiplied by {recipe.head_gain:g}"
+    head = "frozen at its random initialization: it was never given to the optimizer"
+    if recipe.loss != "softmax":
+        head = "none: this loss compares embeddings"
+    elif recipe.train_head:
+        rate = recipe.head_learning_rate or recipe.learning_rate
+        head = f"trained, learning rate {rate:g}; it moved by {info['head_moved']:.4g}"
+    if recipe.loss == "softmax" and recipe.head_gain != 1:
+        head += f"; its initial weights were multiplied by {recipe.head_gain:g}"
     start = info.get("start", "base")
     warmup = f"up over {recipe.warmup_steps:,} steps" if recipe.warmup_steps else "no warm-up"
     rows = "triplets" if recipe.loss == "mnrl" else "pairs"

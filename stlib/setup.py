@@ -30,13 +30,11 @@ def setup(profile: str | None = None):
     """
     import matplotlib.pyplot as plt
 
-    from stlib.model import hide_card_bar
     from stlib.plots import LOOK
     from stlib.settings import best_device, get_profile
     from stlib.sources import get_source
 
     chosen = get_profile(profile)
-    hide_card_bar()
     for name in ("httpx", "filelock", "sentence_transformers"):  # notes that a learner can do nothing about
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=".*pin_memory.*")

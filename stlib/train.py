@@ -19,7 +19,7 @@ from stlib.fast import bench
 from stlib.fast.packed import PackedEncoder
 from stlib.fast.tokens import tokenise, tokenizer_key
 from stlib.fast.trainer import PackedTrainer
-from stlib.model import NLIClassifier, hide_card_bar, load_base, load_encoder, quiet_loading
+from stlib.model import NLIClassifier, load_base, load_encoder, quiet_loading
 from stlib.recipes import Recipe, head_of, make_loss, make_optimizer, prepare_encoder
 from stlib.runs import (
     Run,
@@ -120,7 +120,6 @@ def prepare_loss(config: RunConfig) -> nn.Module:
 
     Raises UsageError if the start holds no model, or one that the engine does not know.
     """
-    hide_card_bar()
     set_seed(config.seed)
     if config.start == "base":
         model = load_base(config.device)

@@ -131,7 +131,9 @@ def test_the_library_computes_the_same_scores(classifier, tiny):
     tiny.eval()
     with torch.no_grad():
         _, theirs = loss([tiny.preprocess(PREMISES), tiny.preprocess(HYPOTHESES)], None)
-    torch.testing.assert_close(classifier.logits(PREMISES, HYPOTHESES), theirs, atol=1e-5, rtol=1e-4)
+    ours = classifier.logits_of(*(EncodeOnce(tiny).encode(side) for side in (PREMISES, HYPOTHESES)))
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+    assert classifier.predict_proba(PREMISES, HYPOTHESES) == pytest.approx(theirs.softmax(dim=1).numpy(), abs=1e-5)
 
 
 def test_saved_and_loaded_it_answers_the_same(classifier, tmp_path):

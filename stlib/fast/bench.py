@@ -27,7 +27,7 @@ from transformers import PrinterCallback, TrainerCallback, set_seed
 from stlib import records
 from stlib.fast.tokens import tokenise
 from stlib.fast.trainer import PackedTrainer
-from stlib.model import hide_card_bar, load_base
+from stlib.model import load_base
 from stlib.recipes import CARD_AS_PRINTED, Recipe, make_optimizer, prepare_encoder, prepare_head
 from stlib.settings import PRECISIONS, best_device, best_precision
 
@@ -127,7 +127,6 @@ def compare(
     ``seconds_a_step`` is the median over all steps, ``times_stock`` the median over rounds of the ratio to the first
     variant in the same round, with its range ``lowest`` and ``highest``.
     """
-    hide_card_bar()
     seconds, losses = ({variant.name: [] for variant in variants} for _ in range(2))
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         model = load_base("cpu")
