@@ -20,7 +20,6 @@ from stlib.settings import Profile
 NO_DECAY = ("bias", "LayerNorm.bias", "LayerNorm.weight")
 # What a cosine should be like for each NLI label: the scale that CoSENT and AnglE learn an order from.
 NLI_SCORES = np.array([1.0, 0.5, 0.0], dtype=np.float32)
-ENTAILMENT, NEUTRAL, CONTRADICTION = range(3)
 LOSSES = {
     "softmax": losses.SoftmaxLoss,
     "mnrl": losses.MultipleNegativesRankingLoss,
@@ -36,56 +35,37 @@ class Recipe:
 
     There are two kinds. A recipe with ``schedule_steps`` stands for one long run: whatever the profile, it trains the
     start of that run. Without, warm-up and decay are fitted to the run: up over its first tenth, zero at its end.
-
-    Attributes:
-        name: what the command line calls it.
-        about: what it stands for, in a sentence.
-        learning_rate: peak of AdamW for the encoder.
-        warmup_steps: steps over which the rate rises from zero to its peak; set by ``fitted_to`` for a fitted recipe.
-        schedule_steps: the step at which the rate reaches zero again.
-        weight_decay: for all weights but biases and LayerNorm.
-        max_grad_norm: the encoder's gradient is clipped to this norm.
-        train_head: whether the classifier head is given to the optimizer.
-        head_learning_rate: its peak rate; None means the encoder's.
-        head_gain: the head's random initial weights are multiplied by this. Unit-norm embeddings give logits that
-            differ by less than one; a larger head lets the loss fall from the first step.
-        dropout: in the encoder; the base model's is 0.1.
-        loss: a key of ``LOSSES``; ``mnrl`` ranks with contradictions as hard negatives. What rows they take:
-            ``training_rows``.
-        data: ``nli``, or an STS task, whose training pairs then take the place of the NLI pairs.
-        multiply: the head of SoftmaxLoss also sees u * v.
-        normalize: whether the encoder has its Normalize module. Without it, lengths of embeddings are free.
-        scale: of the cosines in ``mnrl``, ``cosent`` and ``angle``; the reciprocal of a temperature.
-        matryoshka: numbers of leading dimensions that the loss is computed on too, all 384 among them; empty: only on
-            all.
-        epochs: passes over the rows; None leaves them, and the scale of a fitted recipe's rate, to the profile.
-        batch_size: rows per step. The card's is 32.
-        together: whether pairs with one premise stay side by side, in the same batch, while the premises are shuffled.
-            The hypotheses of a premise are then told apart in the same step.
-        soup: how many runs, which differ in their seed, are averaged into one model.
     """
 
-    name: str
-    about: str
-    learning_rate: float = 2e-5
-    warmup_steps: int | None = None
-    schedule_steps: int | None = None
-    weight_decay: float = 0.01
-    max_grad_norm: float = 1.0
-    train_head: bool = False
-    head_learning_rate: float | None = None
+    name: str  # what the command line calls it
+    about: str  # what it stands for, in a sentence
+    learning_rate: float = 2e-5  # peak of AdamW for the encoder
+    warmup_steps: int | None = None  # the rate rises from zero to its peak over them; None: ``fitted_to`` the run
+    schedule_steps: int | None = None  # the step at which the rate reaches zero again
+    weight_decay: float = 0.01  # for all weights but biases and LayerNorm
+    max_grad_norm: float = 1.0  # the encoder's gradient is clipped to this norm
+    train_head: bool = False  # whether the classifier head is given to the optimizer
+    head_learning_rate: float | None = None  # its peak rate; None: the encoder's
+    # The head's random initial weights are multiplied by this. Unit-norm embeddings give logits that differ by less
+    # than one; a larger head lets the loss fall from the first step.
     head_gain: float = 1.0
-    dropout: float = 0.1
-    loss: str = "softmax"
-    data: str = "nli"
-    multiply: bool = False
-    normalize: bool = True
-    scale: float = 20.0
-    matryoshka: tuple[int, ...] = ()
-    epochs: int | None = None
-    batch_size: int = 32
+    dropout: float = 0.1  # in the encoder; 0.1 is the base model's
+    loss: str = "softmax"  # a key of ``LOSSES``; ``training_rows`` says what rows it takes
+    data: str = "nli"  # or an STS task, whose training pairs then take the place of the NLI pairs
+    multiply: bool = False  # the head of SoftmaxLoss also sees u * v
+    normalize: bool = True  # whether the encoder has its Normalize module: without, lengths of embeddings are free
+    scale: float = 20.0  # of the cosines in ``mnrl``, ``cosent`` and ``angle``; the reciprocal of a temperature
+    matryoshka: tuple[int, ...] = ()  # numbers of leading dimensions to compute the loss on, all 384 among them
+    epochs: int | None = None  # passes over the rows; None leaves them, and the scale of a fitted rate, to the profile
+    batch_size: int = 32  # rows per step; the card's is 32
+    # Whether pairs with one premise stay side by side, in the same batch, while the premises are shuffled: the
+    # hypotheses of a premise are then told apart in the same step.
     together: bool = False
-    soup: int = 1
+    soup: int = 1  # how many runs, which differ in their seed, are averaged into one model
+
+    def but(self, name: str, about: str, **changes) -> "Recipe":
+        """Return a recipe of another name that differs in ``changes``."""
+        return replace(self, name=name, about=about, **changes)
 
     def fitted_to(self, total_steps: int, profile: Profile) -> "Recipe":
         """Return the recipe with its schedule and rate as a run of ``total_steps`` at a profile has them."""
@@ -100,76 +80,62 @@ class Recipe:
 
 
 CARD = Recipe(
-    name="card",
-    about="what really trained the published model: the legacy fit of 4.1.0, which never gave the head to the optimizer",
+    "card", "what really trained the published model: the legacy fit of 4.1.0, which never gave the head to the optimizer",
     warmup_steps=1_000,
     schedule_steps=68_668,  # 4 x (549,367 // 32); 68,672 steps are run, because the last, smaller batches train too
     epochs=4,
-)
-CARD_AS_PRINTED = Recipe(
-    name="card_as_printed",
-    about="the settings that the published card prints",
-    learning_rate=5e-5,
-    warmup_steps=0,
+)  # fmt: skip
+CARD_AS_PRINTED = CARD.but(
+    "card_as_printed", "the settings that the published card prints",
+    learning_rate=5e-5, warmup_steps=0, weight_decay=0.0, train_head=True,
     schedule_steps=68_672,  # 4 x 17,168: the library's trainer counts the smaller batches too
-    weight_decay=0.0,
-    train_head=True,
-    epochs=4,
-)
-FIT_DEFAULTS = replace(
-    CARD, name="fit_defaults", warmup_steps=10_000,
-    about="the legacy fit of 4.1.0 with all its defaults: warm-up over 10,000 steps, head frozen",
+)  # fmt: skip
+FIT_DEFAULTS = CARD.but(
+    "fit_defaults", "the legacy fit of 4.1.0 with all its defaults: warm-up over 10,000 steps, head frozen", warmup_steps=10_000
 )  # fmt: skip
 FAST_HEAD = {"train_head": True, "head_learning_rate": 4e-2, "head_gain": 8.0}
 TRAINED_HEAD = Recipe(
-    name="trained_head",
-    about="our SoftmaxLoss recipe: the head learns too, faster than the encoder, and starts large enough to matter",
-    dropout=0.0,
-    together=True,
-    **FAST_HEAD,
-)
-
-# ---- the contest of notebook 08: the same NLI pairs, runs of hundreds of steps ------------------------------------------
-
-SOFTMAX_FROZEN = Recipe("softmax_frozen", "SoftmaxLoss with a frozen head, as the card was trained", epochs=4)
-SOFTMAX_TRAINED = Recipe(
-    "softmax_trained", "SoftmaxLoss, the head trained at the encoder's rate", train_head=True, epochs=4
-)
-SOFTMAX_FREE = Recipe(
-    "softmax_free", "SoftmaxLoss as in the Sentence-BERT paper: no Normalize, the head trained at the encoder's rate",
-    normalize=False, train_head=True, epochs=4,
+    "trained_head", "our SoftmaxLoss recipe: the head learns too, faster than the encoder, and starts large enough to matter",
+    dropout=0.0, together=True, **FAST_HEAD,
 )  # fmt: skip
-SOFTMAX_FAST = Recipe(
-    "softmax_fast", "SoftmaxLoss, a head eight times as large at the rate 0.04", epochs=4, **FAST_HEAD
-)
-SOFTMAX_PRODUCT = replace(
-    SOFTMAX_FAST, name="softmax_product", about="the same, and the head also sees u * v", multiply=True
-)
-COSENT = Recipe("cosent", "CoSENT on the scores 1, 0.5 and 0 of the labels", loss="cosent", epochs=4)
-ANGLE = Recipe("angle", "AnglE on the same scores", loss="angle", epochs=4)
-RANKING_LONG = Recipe(
+
+# The contest of notebook 08: the same NLI pairs, runs of hundreds of steps.
+FROZEN = Recipe("softmax_frozen", "SoftmaxLoss with a frozen head, as the card was trained", epochs=4)
+FAST = FROZEN.but("softmax_fast", "SoftmaxLoss, a head eight times as large at the rate 0.04", **FAST_HEAD)
+RANKING_LONG = FROZEN.but(
     "ranking_long", "MultipleNegativesRankingLoss, contradictions as hard negatives, eight passes at a usual rate",
     loss="mnrl", epochs=8, batch_size=64,
 )  # fmt: skip
 # Chosen on validation pairs: one quick pass without dropout does more good than a long one.
-RANKING = replace(
-    RANKING_LONG, name="ranking", about="the same loss, one quick pass without dropout",
-    epochs=1, learning_rate=2e-4, dropout=0.0,
-)  # fmt: skip
-RANKING_SOUP = replace(RANKING, name="ranking_soup", about="eight runs of ranking, averaged", soup=8)
-RANKING_MATRYOSHKA = replace(
-    RANKING, name="ranking_matryoshka", about="ranking, also on the first 256, 128, 64 and 32 dimensions",
-    matryoshka=(384, 256, 128, 64, 32),
-)  # fmt: skip
-STS_STAGE = Recipe(
-    "sts_stage", "CosineSimilarityLoss on the training pairs of STS-B", loss="cosine", data="stsbenchmark-sts", epochs=4
+RANKING = RANKING_LONG.but(
+    "ranking", "the same loss, one quick pass without dropout", epochs=1, learning_rate=2e-4, dropout=0.0
 )
-SOFTMAX_CONTENDERS = (SOFTMAX_FROZEN, SOFTMAX_TRAINED, SOFTMAX_FREE, SOFTMAX_FAST, SOFTMAX_PRODUCT)
-CONTENDERS = (*SOFTMAX_CONTENDERS, COSENT, RANKING_LONG, RANKING, RANKING_MATRYOSHKA)
-RECIPES = {
-    recipe.name: recipe
-    for recipe in (CARD, CARD_AS_PRINTED, FIT_DEFAULTS, TRAINED_HEAD, *CONTENDERS, RANKING_SOUP, ANGLE, STS_STAGE)
-}
+STS_STAGE = FROZEN.but(
+    "sts_stage", "CosineSimilarityLoss on the training pairs of STS-B", loss="cosine", data="stsbenchmark-sts"
+)
+CONTENDERS = (
+    FROZEN,
+    FROZEN.but("softmax_trained", "SoftmaxLoss, the head trained at the encoder's rate", train_head=True),
+    FROZEN.but(
+        "softmax_free", "SoftmaxLoss as in the Sentence-BERT paper: no Normalize, the head trained at the encoder's rate",
+        train_head=True, normalize=False,
+    ),
+    FAST,
+    FAST.but("softmax_product", "the same, and the head also sees u * v", multiply=True),
+    FROZEN.but("cosent", "CoSENT on the scores 1, 0.5 and 0 of the labels", loss="cosent"),
+    RANKING_LONG,
+    RANKING,
+    RANKING.but(
+        "ranking_matryoshka", "ranking, also on the first 256, 128, 64 and 32 dimensions",
+        matryoshka=(384, 256, 128, 64, 32),
+    ),
+)  # fmt: skip
+OTHERS = (
+    RANKING.but("ranking_soup", "eight runs of ranking, averaged", soup=8),
+    FROZEN.but("angle", "AnglE on the same scores", loss="angle"),
+    STS_STAGE,
+)
+RECIPES = {one.name: one for one in (CARD, CARD_AS_PRINTED, FIT_DEFAULTS, TRAINED_HEAD, *CONTENDERS, *OTHERS)}
 
 
 def get_recipe(name: str | Recipe) -> Recipe:
@@ -189,62 +155,45 @@ def linear_schedule(warmup_steps: int, schedule_steps: int) -> Callable[[int], f
 
     The same line as ``transformers.get_linear_schedule_with_warmup`` and the legacy ``WarmupLinear``.
     """
-
-    def factor(step: int) -> float:
-        if step < warmup_steps:
-            return step / max(1, warmup_steps)
-        return max(0.0, (schedule_steps - step) / max(1, schedule_steps - warmup_steps))
-
-    return factor
+    up, down = max(1, warmup_steps), max(1, schedule_steps - warmup_steps)
+    return lambda step: step / up if step < warmup_steps else max(0.0, (schedule_steps - step) / down)
 
 
-def parameter_groups(recipe: Recipe, encoder: nn.Module, head: nn.Module | None) -> list[dict]:
-    """Return AdamW's groups: encoder weights with decay, encoder biases and LayerNorm without, and a trained head without.
+def make_optimizer(recipe: Recipe, encoder: nn.Module, head: nn.Module | None) -> tuple[AdamW, LambdaLR]:
+    """Return AdamW and the linear schedule of a recipe that is fitted to its run.
 
-    The library's ``learning_rate_mapping`` would decay the head too, and its trainer other parameters than ``fit`` did.
+    The groups are encoder weights with decay, encoder biases and LayerNorm without, and a trained head without. The
+    library's ``learning_rate_mapping`` would decay the head too, and its trainer other parameters than ``fit`` did.
     """
-    named = [(name, parameter) for name, parameter in encoder.named_parameters() if parameter.requires_grad]
-    exempt = {name for name, _ in named if any(part in name for part in NO_DECAY)}
+    weights, exempt = [], []
+    for name, parameter in encoder.named_parameters():
+        if parameter.requires_grad:
+            (exempt if any(part in name for part in NO_DECAY) else weights).append(parameter)
     groups = [
-        {"name": "encoder", "params": [p for n, p in named if n not in exempt], "weight_decay": recipe.weight_decay},
-        {"name": "encoder, no decay", "params": [p for n, p in named if n in exempt], "weight_decay": 0.0},
+        {"name": "encoder", "params": weights, "weight_decay": recipe.weight_decay},
+        {"name": "encoder, no decay", "params": exempt, "weight_decay": 0.0},
     ]
     if recipe.train_head and head is not None:
         rate = recipe.head_learning_rate or recipe.learning_rate
         groups.append({"name": "head", "params": list(head.parameters()), "weight_decay": 0.0, "lr": rate})
-    return groups
-
-
-def make_optimizer(recipe: Recipe, encoder: nn.Module, head: nn.Module | None) -> tuple[AdamW, LambdaLR]:
-    """Return AdamW (betas 0.9 and 0.999, eps 1e-8) and the linear schedule of a recipe that is fitted to its run."""
-    groups = parameter_groups(recipe, encoder, head)
     optimizer = AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.999), eps=1e-8, fused=True)
     return optimizer, LambdaLR(optimizer, linear_schedule(recipe.warmup_steps, recipe.schedule_steps))
-
-
-# ---- rows and loss --------------------------------------------------------------------------------------------------
 
 
 def training_rows(recipe: Recipe, pairs: Dataset) -> Dataset:
     """Return the rows that the recipe's loss takes.
 
-    Args:
-        pairs: NLI pairs (``sentence_0``, ``sentence_1``, ``label``), or for a recipe on STS pairs ``sentence1``,
-            ``sentence2`` and ``score`` (0 to 5).
-
-    Returns:
-        The pairs as they are for SoftmaxLoss; ``triplets`` for the ranking loss; pairs with a score from 0 to 1 for the
-        losses that learn from scores.
+    ``pairs`` are NLI pairs (``sentence_0``, ``sentence_1``, ``label``), which SoftmaxLoss takes as they are and the
+    ranking loss as ``triplets``. For a recipe on STS pairs they are ``sentence1``, ``sentence2`` and ``score`` (0 to 5).
+    The losses that learn from scores take pairs with a ``label`` from 0 to 1.
     """
-    if recipe.data == "nli" and recipe.loss == "softmax":
-        return pairs
-    if recipe.data == "nli" and recipe.loss == "mnrl":
-        return triplets(pairs)
-    if recipe.data == "nli":
-        columns, scores = pairs.remove_columns("label"), NLI_SCORES[np.asarray(pairs["label"])]
-    else:
+    if recipe.data != "nli":
         columns = pairs.select_columns(["sentence1", "sentence2"])
         scores = np.asarray(pairs["score"], dtype=np.float32) / 5
+    elif recipe.loss in ("softmax", "mnrl"):
+        return pairs if recipe.loss == "softmax" else triplets(pairs)
+    else:
+        columns, scores = pairs.remove_columns("label"), NLI_SCORES[np.asarray(pairs["label"])]
     return columns.add_column("label", scores.tolist(), feature=Value("float32"))
 
 
@@ -252,18 +201,15 @@ def triplets(pairs: Dataset) -> Dataset:
     """Return ``anchor``, ``positive`` and ``negative``: a premise, a hypothesis that it entails, one that it contradicts.
 
     A premise with several of either gives as many triplets as the rarer kind allows; one without both gives none. So
-    does Gao et al. 2021 (SimCSE, arXiv 2104.08821).
-
-    Raises:
-        UsageError: no premise has both.
+    does Gao et al. 2021 (SimCSE, arXiv 2104.08821). Raises UsageError if no premise has both.
     """
     by_premise: dict[str, tuple[list, list, list]] = {}
     for premise, hypothesis, label in zip(pairs["sentence_0"], pairs["sentence_1"], pairs["label"], strict=True):
         by_premise.setdefault(premise, ([], [], []))[label].append(hypothesis)
     rows = [
         {"anchor": premise, "positive": positive, "negative": negative}
-        for premise, hypotheses in by_premise.items()
-        for positive, negative in zip(hypotheses[ENTAILMENT], hypotheses[CONTRADICTION], strict=False)
+        for premise, (entailed, _, contradicted) in by_premise.items()
+        for positive, negative in zip(entailed, contradicted, strict=False)
     ]
     if not rows:
         raise UsageError(
@@ -289,24 +235,16 @@ def prepare_encoder(recipe: Recipe, model: SentenceTransformer) -> SentenceTrans
 
 def make_loss(recipe: Recipe, model: SentenceTransformer) -> nn.Module:
     """Return the library's loss for a recipe; the head of SoftmaxLoss is frozen and enlarged as the recipe says."""
-    options = {"scale": recipe.scale} if recipe.loss in ("mnrl", "cosent", "angle") else {}
     if recipe.loss == "softmax":
-        sizes = {"sentence_embedding_dimension": model.get_embedding_dimension(), "num_labels": 3}
-        options = {**sizes, "concatenation_sent_multiplication": recipe.multiply}
-    loss = LOSSES[recipe.loss](model, **options)
-    if recipe.loss == "softmax":
-        prepare_head(recipe, loss.classifier)
-    if recipe.matryoshka:
-        loss = losses.MatryoshkaLoss(model, loss, matryoshka_dims=list(recipe.matryoshka))
-    return loss
-
-
-def prepare_head(recipe: Recipe, head: nn.Linear) -> None:
-    """Freeze or enlarge the head of ``SoftmaxLoss`` as ``recipe`` says."""
-    head.requires_grad_(recipe.train_head)
-    with torch.no_grad():
-        head.weight.mul_(recipe.head_gain)
-        head.bias.mul_(recipe.head_gain)
+        size = model.get_embedding_dimension()
+        loss = losses.SoftmaxLoss(model, size, num_labels=3, concatenation_sent_multiplication=recipe.multiply)
+        loss.classifier.requires_grad_(recipe.train_head)
+        with torch.no_grad():
+            torch._foreach_mul_(list(loss.classifier.parameters()), recipe.head_gain)
+    else:
+        options = {"scale": recipe.scale} if recipe.loss in ("mnrl", "cosent", "angle") else {}
+        loss = LOSSES[recipe.loss](model, **options)
+    return losses.MatryoshkaLoss(model, loss, list(recipe.matryoshka)) if recipe.matryoshka else loss
 
 
 def head_of(loss: nn.Module) -> nn.Linear | None:

@@ -25,9 +25,7 @@ from stlib.recipes import (
     linear_schedule,
     make_loss,
     make_optimizer,
-    parameter_groups,
     prepare_encoder,
-    prepare_head,
     training_rows,
     triplets,
 )
@@ -83,8 +81,8 @@ def test_the_cards_recipe_is_what_ran():
 
 
 def test_parameter_groups_by_name(base):
-    head = torch.nn.Linear(1152, 3)
-    decayed, exempt, head_group = parameter_groups(TRAINED_HEAD, base, head)
+    head, profile = torch.nn.Linear(1152, 3), PROFILES["full"]
+    decayed, exempt, head_group = make_optimizer(TRAINED_HEAD.fitted_to(100, profile), base, head)[0].param_groups
     names = {id(parameter): name for name, parameter in base.named_parameters()}
     assert all("bias" not in names[id(p)] and "LayerNorm" not in names[id(p)] for p in decayed["params"])
     assert all("bias" in names[id(p)] or "LayerNorm" in names[id(p)] for p in exempt["params"])
@@ -92,7 +90,7 @@ def test_parameter_groups_by_name(base):
     assert [group["name"] for group in (decayed, exempt, head_group)] == ["encoder", "encoder, no decay", "head"]
     assert [group["weight_decay"] for group in (decayed, exempt, head_group)] == [0.01, 0.0, 0.0]
     assert {id(p) for p in head_group["params"]} == {id(p) for p in head.parameters()}
-    assert len(parameter_groups(CARD, base, head)) == 2
+    assert len(make_optimizer(CARD, base, head)[0].param_groups) == 2
 
 
 def test_the_optimizer_is_the_recipes(base):
@@ -172,15 +170,17 @@ def test_sts_scores_are_scaled_to_one():
     assert 0.9 < max(rows["label"]) <= 1
 
 
-def test_the_head_is_frozen_or_enlarged():
-    head = torch.nn.Linear(1152, 3)
-    before = head.weight.detach().clone()
-    prepare_head(CARD, head)
-    assert not head.weight.requires_grad
-    torch.testing.assert_close(head.weight.detach(), before)
-    prepare_head(TRAINED_HEAD, head)
-    assert head.weight.requires_grad
-    torch.testing.assert_close(head.weight.detach(), TRAINED_HEAD.head_gain * before)
+def test_the_head_is_frozen_or_enlarged(tiny):
+    def head(recipe):
+        torch.manual_seed(3)
+        return head_of(make_loss(recipe, tiny))
+
+    torch.manual_seed(3)
+    drawn = LOSSES["softmax"](tiny, SIZE, num_labels=3).classifier
+    for recipe, gain in ((CARD, 1), (TRAINED_HEAD, 8)):
+        for name, parameter in head(recipe).named_parameters():
+            assert parameter.requires_grad is recipe.train_head
+            torch.testing.assert_close(parameter.detach(), gain * getattr(drawn, name).detach(), rtol=0, atol=0)
 
 
 def test_dropout_is_the_recipes(tiny):

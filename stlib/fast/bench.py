@@ -19,7 +19,6 @@ import torch
 from datasets import Dataset
 from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from sentence_transformers.base.losses.merged_forward import embed_columns
-from sentence_transformers.sentence_transformer.losses import SoftmaxLoss
 from torch import nn
 from torch.utils.benchmark import Timer
 from transformers import PrinterCallback, TrainerCallback, set_seed
@@ -28,7 +27,7 @@ from stlib import records
 from stlib.fast.tokens import tokenise
 from stlib.fast.trainer import PackedTrainer
 from stlib.model import load_base
-from stlib.recipes import CARD_AS_PRINTED, Recipe, make_optimizer, prepare_encoder, prepare_head
+from stlib.recipes import CARD_AS_PRINTED, Recipe, head_of, make_loss, make_optimizer, prepare_encoder
 from stlib.settings import PRECISIONS, best_device, best_precision
 
 BATCH = 32
@@ -38,7 +37,6 @@ SKIPPED = 4  # first steps of a turn that are not timed: kernels are compiled an
 MAPS, LAYERS = ((384, 1_152), (384, 384), (384, 1_536), (1_536, 384)), 6
 WEIGHTS, PARAMETERS = LAYERS * sum(a * b for a, b in MAPS), 22_713_216
 ROWS = 912  # tokens of a batch of 32 SNLI pairs, on average
-
 # Kinds of work in a training step, by the names of torch's operations: regular expressions; the first kind that fits counts.
 KINDS = {
     "matrix products": "^(mm|addmm|linear)$",
@@ -74,7 +72,6 @@ VARIANTS = (
     Variant("packed, fp32", "packed"),
     Variant("packed, bf16", "packed", native=True),
 )
-BOTH_ENGINES = tuple(VARIANTS[i] for i in (0, 2, 5, 6))
 LADDER = tuple(VARIANTS[i] for i in (0, 1, 5, 6))  # in this order, each adds one thing to the one before
 
 
@@ -99,10 +96,9 @@ def one_turn(
     set_seed(seed)
     model = prepare_encoder(recipe, load_base(device))
     model.model_card_data.generate_widget_examples = False
-    loss, clock = SoftmaxLoss(model, model.get_embedding_dimension(), num_labels=3), Clock()
-    prepare_head(recipe, loss.classifier)
+    loss, clock = make_loss(recipe, model), Clock()
     one_pass = partial(embed_columns, separate_first=not variant.merged)  # the loss does not pass this option on
-    patched = mock.patch(f"{SoftmaxLoss.__module__}.embed_columns", one_pass)
+    patched = mock.patch(f"{type(loss).__module__}.embed_columns", one_pass)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, patched:
         args = SentenceTransformerTrainingArguments(
             output_dir=folder, max_steps=steps, per_device_train_batch_size=BATCH, save_strategy="no", seed=seed,
@@ -110,10 +106,9 @@ def one_turn(
             fp16=precision == "fp16", dataloader_pin_memory=device == "cuda", dataloader_num_workers=int(variant.worker),
         )  # fmt: skip
         packed = partial(PackedTrainer, tokens=tokens, dtype=PRECISIONS[precision])
-        trainer = (packed if variant.engine == "packed" else SentenceTransformerTrainer)(
-            model=model, args=args, train_dataset=dataset, loss=loss, callbacks=[clock],
-            optimizers=make_optimizer(scheduled, model, loss.classifier),
-        )  # fmt: skip
+        optimizers = make_optimizer(scheduled, model, head_of(loss))
+        make = packed if variant.engine == "packed" else SentenceTransformerTrainer
+        trainer = make(model, args, dataset, loss=loss, callbacks=[clock], optimizers=optimizers)
         trainer.remove_callback(PrinterCallback)
         mean_loss = trainer.train().training_loss
     return np.diff(clock.times)[SKIPPED - 1 :].tolist(), mean_loss
@@ -168,9 +163,8 @@ def fastest(work: Callable[[], object]) -> float:
 @cache
 def product_rate(dtype: torch.dtype, rows: int = ROWS, device: str = "cpu") -> float:
     """Return the floating-point operations per second of a step's matrix products, forward and backward, alone on ``rows`` tokens."""
-    cases = [
-        [torch.ones(shape, dtype=dtype, device=device) for shape in ((rows, a), (b, a), (rows, b))] for a, b in MAPS
-    ]
+    ones = partial(torch.ones, dtype=dtype, device=device)
+    cases = [(ones(rows, a), ones(b, a), ones(rows, b)) for a, b in MAPS]
     return 6 * rows * WEIGHTS / LAYERS / fastest(lambda: [(x @ w.t(), grad @ w, grad.t() @ x) for x, w, grad in cases])
 
 
