@@ -24,8 +24,9 @@ def main() -> None:
     from frame import record
     from scene_grammar import write
 
-    from stlib import trainer
+    from stlib.fast.trainer import PackedTrainer
     from stlib.train import train
+    from stlib.trainer import NLITrainer
 
     rates, pairs = [], 0
 
@@ -37,7 +38,7 @@ def main() -> None:
     def no_update(self, closure=None):
         rates.append(self.param_groups[0]["lr"])
 
-    for kind in (trainer.NLITrainer, trainer.PackedTrainer):
+    for kind in (NLITrainer, PackedTrainer):
         kind.training_step = no_work
         kind._clip_grad_norm = lambda self, model: torch.tensor(0.0)
     torch.optim.AdamW.step = no_update
