@@ -24,9 +24,7 @@ class Choices:
     max_steps: int | None = None  # stop after so many; the schedule stays that of the whole run
     seed: int = SEED  # of the head's initial weights, the order of the pairs and dropout
     log_every: int | None = None  # steps between rows of ``log.csv``
-    engine: str | None = (
-        None  # ``packed`` (the default on a processor, where it is proven equal) or ``stock``, the library
-    )
+    engine: str | None = None  # ``packed`` (the default on a processor, where it is proven equal) or ``stock``
     start: str | Path | None = None  # a run or model folder whose encoder is trained on; else the base model's
 
 
