@@ -5,9 +5,8 @@ sentences lie one after another as the rows of one matrix, so that every matrix 
 Attention is the one place where a token has to know its sentence: there, sentences of similar length are laid out as
 blocks. The idea is that of variable-length attention (Zeng et al. 2022, ByteTransformer, arXiv 2210.03052).
 
-The weights are the model's own parameters, the forward pass is BERT's, and the backward pass is autograd's. A backward
-pass written by hand gains 3 to 7 % of a step (``stlib/records/engine_choice.json``), for a hundred lines more.
-``tests/test_packed.py`` holds both passes against the library.
+The weights are the model's own parameters, and the backward pass is autograd's. One written by hand gains 3 to 7 % of a
+step (``stlib/records/engine_choice.json``), for a hundred lines more. ``tests/test_packed.py`` holds both against the library.
 """
 
 import math
@@ -41,33 +40,30 @@ class Block(NamedTuple):
 
 
 class Packing:
-    """Where each token of a batch lies: in the packed matrix, and in the blocks of attention.
+    """Where each token of a batch lies: in the packed matrix, and in the blocks of attention of so many ``heads``.
 
-    Args:
-        lengths: tokens of each sentence, n whole numbers above zero.
-        heads: attention heads of the encoder.
-        device: where the index tensors go.
+    ``lengths`` are the tokens of each sentence, n whole numbers above zero; index tensors go to ``device``.
     """
 
     def __init__(self, lengths: Sequence[int], heads: int, device: torch.device | str = "cpu"):
+        def tensor(array: np.ndarray) -> Tensor:
+            return torch.from_numpy(np.ascontiguousarray(array)).to(device, non_blocking=True)
+
         lengths = np.asarray(lengths, dtype=np.int64)
         self.tokens = int(lengths.sum())
         self.rows = (self.tokens // ROW_MULTIPLE + 1) * ROW_MULTIPLE  # one spare row at least
         widths = -(-lengths // BLOCK_MULTIPLE) * BLOCK_MULTIPLE
         order = np.argsort(widths, kind="stable")  # sentences of one block lie side by side
-        self.lengths = lengths[order]
-        starts = np.cumsum(self.lengths) - self.lengths
-        positions = np.arange(self.tokens) - np.repeat(starts, self.lengths)
+        packed = lengths[order]
+        starts = np.cumsum(packed) - packed
+        positions = np.arange(self.tokens) - np.repeat(starts, packed)
         given = np.cumsum(lengths) - lengths  # where each sentence starts in the order given
-        source = np.repeat(given[order], self.lengths) + positions
 
         query, to_blocks, to_tokens = [], [], np.zeros((self.rows, heads), dtype=np.int64)
-        self.blocks, row, cell = [], 0, 0
-        head = np.arange(heads)
+        self.blocks, row, cell, head = [], 0, 0, np.arange(heads)
         for width in np.unique(widths):
-            members = np.flatnonzero(widths[order] == width)
-            place = np.arange(width)
-            inside = place < self.lengths[members, None]  # (count, width)
+            members, place = np.flatnonzero(widths[order] == width), np.arange(width)
+            inside = place < packed[members, None]  # (count, width)
             token = np.where(inside, starts[members, None] + place, self.tokens)  # a spare row if there is no token
             index = token[:, None, :] * heads + head[:, None]  # (count, heads, width)
             to_blocks.append(index.ravel())
@@ -76,24 +72,18 @@ class Packing:
             to_tokens[token[inside]] = here.transpose(0, 2, 1)[inside]
             bias = np.where(inside, 0.0, -np.inf).astype(np.float32).repeat(heads, axis=0)[:, None, :]
             rows, cells = slice(row, row + index.size), slice(cell, cell + index.size * int(width))
-            self.blocks.append(
-                Block(len(members), int(width), rows, cells, torch.from_numpy(bias).to(device, non_blocking=True))
-            )
+            self.blocks.append(Block(len(members), int(width), rows, cells, tensor(bias)))
             row, cell = rows.stop, cells.stop
         self.block_rows, self.cells = row, cell
 
-        def tensor(array: np.ndarray) -> Tensor:
-            return torch.from_numpy(np.ascontiguousarray(array)).to(device, non_blocking=True)
-
         query = np.concatenate(query)
-        self.source = tensor(source)  # packed token -> token in the order given
-        self.positions = tensor(np.concatenate([positions, np.zeros(self.rows - self.tokens, dtype=np.int64)]))
+        self.source = tensor(np.repeat(given[order], packed) + positions)  # packed token -> token in the order given
+        self.positions = tensor(np.pad(positions, (0, self.rows - self.tokens)))
         self.qkv_to_blocks = tensor(np.concatenate([query, query + heads, query + 2 * heads]))
         self.to_blocks = tensor(np.concatenate(to_blocks))
         self.to_tokens = tensor(to_tokens.ravel())
         self.qkv_to_tokens = tensor((to_tokens[:, None, :] + np.arange(3)[:, None] * row).ravel())
-        means = np.zeros((len(lengths), self.rows), dtype=np.float32)
-        sentence = np.repeat(order, self.lengths)
+        means, sentence = np.zeros((len(lengths), self.rows), dtype=np.float32), np.repeat(order, packed)
         means[sentence, np.arange(self.tokens)] = 1 / lengths[sentence]
         self.means = tensor(means)  # times the packed matrix: mean pooling, in the order given
 
@@ -103,23 +93,21 @@ class Packing:
 
 
 class Masks:
-    """The dropout masks of one training step; None where the probability p is 0.
+    """The dropout masks of one training step; None if the probability (of hidden values, of attention) is 0.
 
     On a processor, torch's own generator takes longer than a matrix product. numpy's SFC64 is ten times as fast; with
     16 random bits per value, p is exact to 1/65,536. It is seeded from torch's generator, so that a run is decided by
     torch's seed and resumes exactly.
-
-    Attributes:
-        hidden: (2 x layers + 1, rows, d), for the embedding layer and for the two outputs of each layer: 1, or 0 with
-            probability p. What is kept is scaled by ``scale``, 1 / (1 - p), where more digits are kept.
-        attention: (layers, cells), for the attention probabilities of each layer: 1 / (1 - p), or 0.
     """
 
-    def __init__(self, packing: "Packing", layers: int, size: int, p: tuple[float, float], dtype: torch.dtype):
+    def __init__(self, packing: Packing, layers: int, size: int, p: tuple[float, float], dtype: torch.dtype):
         device = packing.positions.device
         bits = np.random.SFC64(int(torch.randint(2**31, ()))) if device.type == "cpu" else None
-        self.scale = 1 / (1 - p[0])
+        # For the embedding layer and the two outputs of each layer: 1, or 0 with probability p. What is kept is scaled
+        # by 1 / (1 - p) later, where more digits are kept.
         self.hidden = draw((2 * layers + 1, packing.rows, size), p[0], dtype, device, bits)
+        self.scale = 1 / (1 - p[0])
+        # For the attention probabilities of each layer: 1 / (1 - p), or 0.
         self.attention = draw((layers, packing.cells), p[1], torch.float32, device, bits)
         if self.attention is not None:
             self.attention.mul_(1 / (1 - p[1]))
@@ -127,8 +115,8 @@ class Masks:
     def of_layer(self, number: int) -> tuple[Tensor | None, Tensor | None, Tensor | None, float]:
         """Return the dropout masks of one layer (attention, both outputs) and the scale of the outputs' masks."""
         attention = None if self.attention is None else self.attention[number]
-        hidden = (None, None) if self.hidden is None else (self.hidden[2 * number + 1], self.hidden[2 * number + 2])
-        return attention, *hidden, self.scale
+        first, second = (None, None) if self.hidden is None else self.hidden[2 * number + 1 : 2 * number + 3]
+        return attention, first, second, self.scale
 
 
 def draw(shape: tuple[int, ...], p: float, dtype: torch.dtype, device: torch.device, bits) -> Tensor | None:
@@ -191,12 +179,8 @@ class Take(torch.autograd.Function):
 class PackedEncoder:
     """Embeds sentences with the weights of a ``SentenceTransformer``, packed, with gradients for its parameters.
 
-    Args:
-        model: a BERT encoder with mean pooling; any modules after the pooling (here: Normalize) run as they are.
-        dtype: of the matrix products; the parameters themselves stay float32.
-
-    Raises:
-        UsageError: the model is built differently.
+    The model is a BERT encoder with mean pooling (UsageError for others); modules after the pooling, such as Normalize,
+    run as they are. ``dtype`` is that of the matrix products; the parameters themselves stay float32.
     """
 
     def __init__(self, model: SentenceTransformer, dtype: torch.dtype = torch.float32):
@@ -217,15 +201,12 @@ class PackedEncoder:
             raise UsageError("the packed engine knows mean pooling only: use --engine stock for this model")
 
     def __call__(self, ids: Tensor, lengths: Sequence[int]) -> Tensor:
-        """Return the embeddings (n, d) of n sentences.
-
-        Args:
-            ids: token ids of all sentences, one sentence after another, [CLS] and [SEP] included.
-            lengths: tokens of each sentence, shape (n,).
-        """
+        """Return the embeddings (n, d) of n sentences of so many tokens: ``ids``, one after another, [CLS] and [SEP] included."""
         packing = Packing(lengths, self.heads, ids.device)
         with torch.autocast(ids.device.type, enabled=False):
-            masks = Masks(packing, len(self.layers), self.size, self.dropout(), self.dtype)
+            drops = (self.embeddings.dropout, self.layers[0].attention.self.dropout)
+            p = tuple(part.p if self.model.training else 0.0 for part in drops)  # of hidden values, of attention
+            masks = Masks(packing, len(self.layers), self.size, p, self.dtype)
             x = self.embed(packing.pack(ids), packing.positions, masks)
             for number, layer in enumerate(self.layers):
                 x = self.layer(x, layer, packing, masks.of_layer(number))
@@ -233,12 +214,6 @@ class PackedEncoder:
             for module in list(self.model)[2:]:
                 features = module(features)
         return features["sentence_embedding"]
-
-    def dropout(self) -> tuple[float, float]:
-        """Return the probabilities of dropout, hidden and attention, as the model's modules have them; 0 in evaluation mode."""
-        if not self.model.training:
-            return 0.0, 0.0
-        return self.embeddings.dropout.p, self.layers[0].attention.self.dropout.p
 
     def add_to_words(self, ids: Tensor, grad: Tensor) -> None:
         """Add row i of ``grad`` to the gradient of word ``ids[i]``, and keep which rows of it are not zero."""
@@ -286,9 +261,9 @@ class PackedEncoder:
         """Return the products of ``x`` with the weights of all ``modules``, stacked, in the number format of products."""
         weights = [module.weight.to(self.dtype) for module in modules]
         biases = [module.bias.to(self.dtype) for module in modules]
-        if len(modules) == 1:
-            return nn.functional.linear(x.to(self.dtype), *weights, *biases)
-        return nn.functional.linear(x.to(self.dtype), torch.cat(weights), torch.cat(biases))
+        if len(modules) > 1:
+            weights, biases = [torch.cat(weights)], [torch.cat(biases)]
+        return nn.functional.linear(x.to(self.dtype), *weights, *biases)
 
 
 def dropped(values: Tensor, mask: Tensor | None) -> Tensor:

@@ -16,11 +16,11 @@ IDS = pa.list_(pa.int32())
 def tokenizer_key(tokenizer, max_length: int) -> str:
     """Return a short digest of all that decides what the file of a corpus holds: the tokenizer and the longest input."""
     parts = json.loads(tokenizer.backend_tokenizer.to_str())
-    for name in ("truncation", "padding"):  # these change with each call
-        parts.pop(name, None)
-    return hashlib.blake2b(
-        json.dumps([parts, max_length, str(IDS)], sort_keys=True).encode(), digest_size=8
-    ).hexdigest()
+    parts = {
+        name: part for name, part in parts.items() if name not in ("truncation", "padding")
+    }  # change with each call
+    text = json.dumps([parts, max_length, str(IDS)], sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def token_ids(sentences: pa.Array, backend) -> pa.ListArray:
@@ -63,9 +63,8 @@ class TokenisedPairs(torch.utils.data.Dataset):
 
     def __init__(self, path: Path, distinct: bool = False):
         self.distinct, self.table = distinct, Dataset.from_file(str(path)).with_format("arrow")
-        fields = self.table.data.schema
-        self.texts = [field.name for field in fields if pa.types.is_list(field.type)]
-        self.others = [field.name for field in fields if field.name not in self.texts]
+        self.texts = [field.name for field in self.table.data.schema if pa.types.is_list(field.type)]
+        self.others = [name for name in self.table.column_names if name not in self.texts]
 
     def __len__(self) -> int:
         return len(self.table)
