@@ -5,8 +5,8 @@ sentences lie one after another as the rows of one matrix, so that every matrix 
 Attention is the one place where a token has to know its sentence: there, sentences of similar length are laid out as
 blocks. The idea is that of variable-length attention (Zeng et al. 2022, ByteTransformer, arXiv 2210.03052).
 
-The weights are the model's own parameters, and the backward pass is autograd's. One written by hand gains 3 to 7 % of a
-step (``stlib/records/engine_choice.json``), for a hundred lines more. ``tests/test_packed.py`` holds both against the library.
+The weights are the model's own parameters, and the backward pass is autograd's. One written by hand takes as long, give or
+take 2 % (``stlib/records/engine_choice.json``), and a hundred lines more. ``tests/test_packed.py`` holds ours against the library.
 """
 
 import math
