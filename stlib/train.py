@@ -144,13 +144,15 @@ def make_trainer(config: RunConfig, loss: nn.Module, rows: Dataset, out: Path) -
     """Return the trainer for one run."""
     args, model = training_arguments(config, out / "checkpoints"), loss.model
     torch.manual_seed(config.seed + args.process_index)  # from here on: dropout, which differs between processes
+    # Stopping logs and saves: a whole run has its last row at its own pace, as the card's has 137.
+    stop = [StopAfter(config.last_step)] if config.last_step < config.total_steps else []
     options = {
         "model": model,
         "args": args,
         "train_dataset": rows,
         "loss": loss,
         "optimizers": make_optimizer(config.recipe, model, head_of(loss)),
-        "callbacks": [ProgressBar(), StopAfter(config.last_step)],
+        "callbacks": [ProgressBar(), *stop],
     }
     if config.engine == "packed":
         with args.main_process_first(desc="tokenising"):
