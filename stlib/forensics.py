@@ -1,7 +1,6 @@
 """Who trained the published card? Hypotheses as recipes, their recorded runs, and what a frozen head allows at best."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,29 +10,24 @@ from torch.nn import functional as F
 
 from stlib import records
 from stlib.cards import published_log
-from stlib.recipes import CARD, CARD_AS_PRINTED, FIT_DEFAULTS, Recipe
+from stlib.recipes import CARD, CARD_AS_PRINTED, FIT_DEFAULTS
 
 # Bowman et al. 2015 (arXiv 1508.05326), table 2: of the pairs that five people labelled, 6.8 % got another gold label
 # than their author's and 2.0 % got none. Training pairs carry their author's label; validation and test pairs the gold
 # label. Of those with a gold label, the author's is another one in 6.8 of 98.0.
 AUTHOR_DISAGREES = 0.068 / 0.980
 
-
-def variant(name: str, about: str, **changes) -> Recipe:
-    return replace(CARD, name=name, about=about, **changes)
-
-
-TRAINED = variant("card_head_trained", "the card's recipe, but the head is given to the optimizer", train_head=True)
+TRAINED = CARD.but("card_head_trained", "the card's recipe, but the head is given to the optimizer", train_head=True)
 HYPOTHESES = {
     "card": CARD,
     "as printed": CARD_AS_PRINTED,
     "head trained": TRAINED,
-    "warm-up 100": variant("card_warmup_100", "the card's recipe, warm-up over 100 steps", warmup_steps=100),
+    "warm-up 100": CARD.but("card_warmup_100", "the card's recipe, warm-up over 100 steps", warmup_steps=100),
     "warm-up 10,000": FIT_DEFAULTS,
     "card, noisy labels": CARD,
     "head trained, noisy labels": TRAINED,
-    "1e-5 over 500": variant("card_1e5_500", "the card's slope, half its peak", learning_rate=1e-5, warmup_steps=500),
-    "4e-5 over 2,000": variant("card_4e5_2000", "the card's slope, twice its peak", learning_rate=4e-5, warmup_steps=2_000),
+    "1e-5 over 500": CARD.but("card_1e5_500", "the card's slope, half its peak", learning_rate=1e-5, warmup_steps=500),
+    "4e-5 over 2,000": CARD.but("card_4e5_2000", "the card's slope, twice its peak", learning_rate=4e-5, warmup_steps=2_000),
 }  # fmt: skip
 COST_NAMES = {
     "final_loss": "loss, last epoch", "accuracy": "NLI accuracy", "refit_accuracy": "NLI accuracy, head refitted",
@@ -98,9 +92,8 @@ def with_best_noise(rows: pd.DataFrame, clean: str, noisy: str, wanted: Sequence
     ``AUTHOR_DISAGREES`` (``noisy``). The share is the one with the least sum of squared gaps, in units of their spreads.
     The table has a line per row of the card: ``share``, ``loss``, ``card``, ``gap`` and ``spreads``.
     """
-    card = published_log().set_index("step")["loss"][list(wanted)]
-    at_zero, at_full = rows.loc[clean, list(wanted)].mean(), rows.loc[noisy, list(wanted)].mean()
-    spread = rows.loc[clean, list(wanted)].std()
+    card, rows = published_log().set_index("step")["loss"][list(wanted)], rows[list(wanted)]
+    at_zero, at_full, spread = rows.loc[clean].mean(), rows.loc[noisy].mean(), rows.loc[clean].std()
     slope, missing = (at_full - at_zero) / spread, (card - at_zero) / spread
     part = float(np.clip((slope * missing).sum() / (slope**2).sum(), 0, 1))
     table = pd.DataFrame({"share": part * AUTHOR_DISAGREES, "loss": at_zero + part * (at_full - at_zero), "card": card})

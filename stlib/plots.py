@@ -14,8 +14,8 @@ BLUE, ORANGE, GREEN, RED, SKY, PURPLE, YELLOW, BLACK = (
 )  # fmt: skip
 COLORS = [BLUE, RED, GREEN, PURPLE, ORANGE, SKY, BLACK]
 
-# The looks of the series of a figure, in order, of which no two differ by their colour alone: after seven, the marks are
-# hollow; after fourteen, the looks start over, so every series is drawn.
+# The looks of the series of a figure, no two of which differ by their colour alone: after seven, the marks are hollow;
+# after fourteen, the looks start over, so every series is drawn.
 LINES = ["-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1, 1, 1))]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
 CYCLE = cycler(fillstyle=["full", "none"]) * cycler(color=COLORS, linestyle=LINES, marker=MARKERS)
@@ -70,10 +70,9 @@ def label_balance(shares: Mapping[str, Sequence[float]], labels: Names, ax: Axes
 
 def grouped_bars(ax: Axes, groups: Names, heights: Mapping[str, Sequence[float]], errors: Mapping) -> list:
     """Draw one bar per group for each series, side by side, with ``errors`` (which may be empty) by series, and return the bars."""
-    width = 0.8 / len(heights)
-    bars = []
-    for i, ((name, values), fill) in enumerate(zip(heights.items(), FILLS(), strict=False)):
-        places = np.arange(len(groups)) + (i - (len(heights) - 1) / 2) * width
+    bars, width = [], 0.8 / len(heights)
+    for (name, values), fill in zip(heights.items(), FILLS(), strict=False):
+        places = np.arange(len(groups)) + (len(bars) - (len(heights) - 1) / 2) * width
         bars.append(ax.bar(places, values, width, yerr=errors.get(name), capsize=4, ec="black", label=name, **fill))
     ax.set_xticks(range(len(groups)), groups)
     return bars
@@ -110,13 +109,11 @@ def hypotheses(rows: pd.DataFrame, card: pd.Series, ax: Axes | None = None) -> A
     ``rows`` has a line per run (index ``hypothesis``, ``seed``) and a column per row of the card, both by its last step.
     """
     ax = new_axes(ax, 9.0, 4.8)
-    places = np.arange(rows.shape[1])
-    count = rows.index.get_level_values(0).nunique()
-    for i, (name, found) in enumerate(rows.groupby(level=0, sort=False)):
-        middle = found.mean()
-        errors = [middle - found.min(), found.max() - middle]
-        offset = (i - (count - 1) / 2) * 0.8 / (count + 1)
-        ax.errorbar(places + offset, middle, yerr=errors, linestyle="none", capsize=4, markersize=6, label=name)
+    places, groups = np.arange(rows.shape[1]), rows.groupby(level=0, sort=False)
+    for i, (name, found) in enumerate(groups):
+        errors = [found.mean() - found.min(), found.max() - found.mean()]
+        at = places + (i - (len(groups) - 1) / 2) * 0.8 / (len(groups) + 1)
+        ax.errorbar(at, found.mean(), yerr=errors, linestyle="none", capsize=4, markersize=6, label=name)
     ax.hlines(card[rows.columns], places - 0.45, places + 0.45, color=BLACK, linestyle="--", label="the card")
     ax.set_xticks(places, [f"{step - 499:,}-{step:,}" for step in rows.columns])
     return finish(ax, "training steps that a row averages over", "mean training loss (nats)", beside=True)
@@ -257,8 +254,7 @@ def by_dimensions(scores: Mapping[str, Mapping[int, float]], ax: Axes | None = N
 def waterfall(names: Names, seconds: Sequence[float], ax: Axes | None = None) -> Axes:
     """Draw the seconds per step after each change, top to bottom, and in front of each bar's end what the change saved."""
     ax = new_axes(ax, 8.0, 0.55 * len(names) + 1.4)
-    seconds = np.asarray(seconds)
-    places = np.arange(len(names))
+    seconds, places = np.asarray(seconds), range(len(names))
     ax.barh(places, seconds, color=BLUE, edgecolor="black", label="a step")
     saved = np.maximum(0, -np.diff(seconds, prepend=seconds[0]))
     ax.barh(places, saved, left=seconds, color=YELLOW, edgecolor="black", hatch="//", label="saved by this change")
