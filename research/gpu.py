@@ -41,7 +41,6 @@ except ImportError as error:
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 470  # seconds in all; the rest of eight minutes is for the last writing
 SEED, FINE = 1, 50  # of the curves: the seed and the steps per row, both as in stlib/records/forensics.json
-BOTH_ENGINES = tuple(bench.VARIANTS[i] for i in (0, 2, 5, 6))
 FLASH, COMPILED = "stock, bf16, FlashAttention without padding", "stock, bf16, torch_compile"
 
 
@@ -158,7 +157,7 @@ def run_bench(options, batch: int, added: str | None = None) -> dict:
     """Time the steps of both engines in two precisions, or of stock fp32 and the variant ``added``, in turns."""
     dry, medians, one_turn = options.device == "cpu", defaultdict(list), bench.one_turn
     bench.BATCH, steps, rounds = (2, bench.SKIPPED + 2, 1) if dry else (batch, 44, 3)
-    variants = BOTH_ENGINES if added is None else (bench.VARIANTS[0], bench.Variant(added, native=True))
+    variants = bench.BOTH_ENGINES if added is None else (bench.VARIANTS[0], bench.Variant(added, native=True))
     if added == FLASH:
         try:  # on a sentence: old cards refuse only there
             with torch.autocast(options.device, torch.float16):

@@ -173,21 +173,36 @@ def comparison_text(differences, width: int = 160) -> str:
 
 
 def run_bench(options: argparse.Namespace) -> None:
-    from stlib.data import train_split
+    from stlib.data import fingerprint, train_split
     from stlib.fast import bench
+    from stlib.recipes import training_rows
+    from stlib.runs import versions
+    from stlib.settings import describe_device
 
-    if options.steps <= bench.SKIPPED or options.rounds < 1:
-        raise UsageError(
-            f"--steps is {options.steps} and --rounds {options.rounds}: give more than {bench.SKIPPED} and at least 1"
-        )
+    steps, rounds = options.steps, options.rounds
+    if steps <= bench.SKIPPED or rounds < 1:
+        raise UsageError(f"--steps is {steps} and --rounds {rounds}: give more than {bench.SKIPPED} and at least 1")
     profile = chosen_profile(options)
     source, split = stlib.get_source(options.data, profile), options.nli_split or train_split(profile)
-    recipe = stlib.get_recipe(options.recipe) if options.recipe else None
-    result = bench.run(stlib.nli(split, source), options.steps, options.rounds, f"{split} from {source}", recipe)
-    print("\n" + bench.table(result))
+    recipe = stlib.get_recipe(options.recipe) if options.recipe else bench.LIBRARY_DEFAULTS
+    if recipe.data != "nli":
+        raise UsageError(
+            f"the recipe {recipe.name} trains on pairs of {recipe.data}: time one that trains on NLI pairs"
+        )
+    variants, pairs = bench.BOTH_ENGINES if options.recipe else bench.VARIANTS, stlib.nli(split, source)
+    table = bench.compare(training_rows(recipe, pairs), steps, rounds, variants, print, recipe)
+    print("\n" + table.to_string(index=False))
+    turns = f"{rounds} rounds of {steps} steps; the first {bench.SKIPPED} of a turn not timed"
     asked = {name: getattr(options, name) for name in ("steps", "rounds", "recipe", "data", "nli_split")}
     given = [f" --{name.replace('_', '-')} {value}" for name, value in asked.items() if value]
-    save(options.json, {"command": f"python -m stlib bench{''.join(given)}", **result})
+    about = {
+        "what": f"recipe {recipe.name}, training steps of {bench.BATCH} pairs, {turns}",
+        "command": f"python -m stlib bench{''.join(given)}",
+        "data": f"{len(pairs):,} pairs: {split} from {source}",
+        "data_fingerprint": fingerprint(pairs),
+    }
+    machine = {"hardware": describe_device(), "versions": versions()}
+    save(options.json, {**about, **machine, "rows": table.to_dict("records")})
 
 
 DATA = "mini, hub or a folder with parquet files"

@@ -121,10 +121,8 @@ def prepare_loss(config: RunConfig) -> nn.Module:
     Raises UsageError if the start holds no model, or one that the engine does not know.
     """
     set_seed(config.seed)
-    if config.start == "base":
-        model = load_base(config.device)
-    else:
-        model = load_encoder(find_model_folder(config.start), config.device)
+    start = None if config.start == "base" else find_model_folder(config.start)
+    model = load_encoder(start, config.device) if start else load_base(config.device)
     model = prepare_encoder(config.recipe, model)
     if config.engine == "packed":
         PackedEncoder.check(model)

@@ -229,6 +229,7 @@ NAMES = {
     "head for labels": (["predict", MODEL, "--premise", "a", "--hypothesis", "b"], "no NLI head"),
     "card": (["card", "nowhere_at_all"], "does not exist"),
     "turns": (["bench", "--rounds", "0"], "at least 1"),
+    "recipe on STS pairs": (["bench", "--recipe", "sts_stage"], "time one that trains on NLI pairs"),
 }
 
 

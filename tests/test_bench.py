@@ -131,3 +131,24 @@ def test_the_records_of_the_course_are_there():
     assert max(map(abs, gaps)) < 0.005
     pairs = [row["pairs"] for row in record("growing.json")["rows"]]
     assert pairs == [20_000, 200_000, 549_367, 5_500_000]
+
+
+@pytest.mark.parametrize(("recipe", "variants"), [(None, bench.VARIANTS), ("card", bench.BOTH_ENGINES)])
+def test_the_command_times_and_records(small, tmp_path, capsys, recipe, variants):
+    options = [
+        "--steps",
+        "5",
+        "--rounds",
+        "1",
+        "--nli-split",
+        "validation[:48]",
+        "--json",
+        str(tmp_path / "bench.json"),
+    ]
+    assert main(["bench", *options, *(["--recipe", recipe] if recipe else [])]) == 0
+    assert "seconds_a_step" in capsys.readouterr().out
+    result = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
+    assert [row["variant"] for row in result["rows"]] == [variant.name for variant in variants]
+    assert result["data_fingerprint"] == data.fingerprint(small)
+    assert result["what"].startswith(f"recipe {recipe or 'library_defaults'}, training steps of 8 pairs, 1 rounds of 5")
+    assert result["command"].startswith("python -m stlib bench --steps 5 --rounds 1")

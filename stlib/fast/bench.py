@@ -72,6 +72,7 @@ VARIANTS = (
     Variant("packed, fp32", "packed"),
     Variant("packed, bf16", "packed", native=True),
 )
+BOTH_ENGINES = tuple(VARIANTS[i] for i in (0, 2, 5, 6))
 LADDER = tuple(VARIANTS[i] for i in (0, 1, 5, 6))  # in this order, each adds one thing to the one before
 
 
