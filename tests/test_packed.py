@@ -302,11 +302,25 @@ def test_short_gradients_are_left_as_they_are():
 
 def clip(gradients, largest):
     """Clip as the packed trainer does, and return the norm from before."""
-    parameter = nn.Parameter(torch.empty_like(gradients))
-    parameter.grad = gradients
-    trainer = SimpleNamespace(
-        model=SimpleNamespace(parameters=lambda: [parameter]),
-        args=SimpleNamespace(max_grad_norm=largest),
-        accelerator=SimpleNamespace(unscale_gradients=lambda: None),
-    )
-    return PackedTrainer._clip_grad_norm(trainer, None)
+    parameter, encoder = nn.Parameter(torch.empty_like(gradients)), PackedEncoder.__new__(PackedEncoder)
+    parameter.grad, encoder.word, encoder.word_blocks = gradients, nn.Parameter(torch.empty(0)), torch.empty(0, 1)
+    encoder.model = SimpleNamespace(parameters=lambda: [parameter])
+    return encoder.clip(largest)
+
+
+@settings(max_examples=15)
+@given(seed=st.integers(0, 2**16), batches=st.integers(1, 3), share=st.sampled_from([0.1, 2.0]))
+def test_words_that_no_batch_has_are_left_out_of_clipping_and_it_stays_exact(shared, seed, batches, share):
+    """After gradients of several batches, and again after the next ones."""
+    encoder = PackedEncoder(shared)
+    for again in range(2):
+        shared.zero_grad()
+        for number in range(batches):
+            packed(encoder, random_sentences(shared, [5, 30, 1], seed + 7 * number + again)).square()[
+                :, 0
+            ].sum().backward()
+        before = of_parameters(shared)
+        exact = torch.stack([gradient.double().norm() for gradient in before.values()]).norm().item()
+        assert float(encoder.clip(share * exact)) == pytest.approx(exact, rel=1e-6)
+        for name, gradient in of_parameters(shared).items():
+            torch.testing.assert_close(gradient, before[name] * min(1, share), rtol=1e-5, atol=0, msg=name)

@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
 from stlib.errors import UsageError
+from stlib.settings import processes
 
 # Attention blocks have a multiple of so many positions: softmax over other widths falls off torch's vectorised path.
 BLOCK_MULTIPLE = 16
@@ -188,8 +189,8 @@ class PackedEncoder:
         bert = model[0].auto_model
         self.model, self.embeddings, self.layers, self.dtype = model, bert.embeddings, bert.encoder.layer, dtype
         self.heads, self.size = bert.config.num_attention_heads, bert.config.hidden_size
-        self.word = self.embeddings.word_embeddings.weight
-        self.word_gradient, self.touched = torch.zeros_like(self.word), None
+        self.word, self.touched = self.embeddings.word_embeddings.weight, None
+        self.word_blocks = self.word.new_zeros(-(-self.word.numel() // NORM_BLOCK), NORM_BLOCK)  # its gradient
 
     @staticmethod
     def check(model: SentenceTransformer) -> None:
@@ -218,12 +219,32 @@ class PackedEncoder:
     def add_to_words(self, ids: Tensor, grad: Tensor) -> None:
         """Add row i of ``grad`` to the gradient of word ``ids[i]``, and keep which rows of it are not zero."""
         if self.word.grad is None:  # last step's rows are all that is not zero, unless other processes added theirs
-            alone = self.touched is not None and not (distributed.is_available() and distributed.is_initialized())
-            buffer = self.word_gradient
-            self.word.grad = buffer.index_fill_(0, self.touched, 0) if alone else buffer.zero_()
+            known = self.touched is not None and processes() == 1
+            buffer = self.word_blocks.view(-1)[: self.word.numel()].view_as(self.word)
+            self.word.grad = buffer.index_fill_(0, self.touched, 0) if known else buffer.zero_()
             self.touched = ids[:0]
         self.word.grad.index_add_(0, ids, grad)
         self.touched = torch.cat([self.touched, ids])
+
+    def clip(self, largest: float) -> Tensor:
+        """Scale the gradients to the norm ``largest`` if theirs is larger, as the library does; return theirs, a scalar."""
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None and p is not self.word]
+        blocks = self.touched_blocks()
+        norm = gradient_norm([*gradients, words := self.word_blocks[blocks]])
+        if norm > largest:
+            torch._foreach_mul_([*gradients, words], float(largest / (norm + 1e-6)))
+            self.word_blocks[blocks] = words
+        return norm
+
+    def touched_blocks(self) -> Tensor:
+        """Return which blocks of the words' gradient may be other than zero: a few hundred of thousands after most batches."""
+        if self.word.grad is None:
+            return torch.empty(0, dtype=torch.long)
+        if processes() > 1:
+            return torch.arange(len(self.word_blocks))
+        width = self.word.shape[1]
+        numbers = torch.tensor([*range(0, width, NORM_BLOCK), width - 1], device=self.touched.device)
+        return ((self.touched[:, None] * width + numbers) // NORM_BLOCK).unique()
 
     def embed(self, ids: Tensor, positions: Tensor, masks: Masks) -> Tensor:
         """Return word + position + type embeddings after LayerNorm and dropout: packed rows (rows, d), float32."""

@@ -10,7 +10,7 @@ from datasets import Dataset
 from torch import nn
 from torch.utils.data import DataLoader
 
-from stlib.fast.packed import PackedEncoder, gradient_norm
+from stlib.fast.packed import PackedEncoder
 from stlib.fast.tokens import TokenisedPairs
 from stlib.trainer import NLITrainer
 
@@ -52,11 +52,7 @@ class PackedTrainer(NLITrainer):
     def _clip_grad_norm(self, model) -> torch.Tensor:
         """Clip as the library does it, the encoder's gradients only, with a norm that is right on every processor."""
         self.accelerator.unscale_gradients()
-        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
-        norm = gradient_norm(gradients)
-        if norm > self.args.max_grad_norm:
-            torch._foreach_mul_(gradients, float(self.args.max_grad_norm / (norm + 1e-6)))
-        return norm
+        return self.encoder.clip(self.args.max_grad_norm)
 
 
 def has_dropout(model: nn.Module) -> bool:
