@@ -1,6 +1,8 @@
 """Sentences get exactly the tokenizer's ids, and the Arrow file gives back exactly the rows."""
 
+import json
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -9,11 +11,12 @@ import torch
 from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 from transformers import BertTokenizer
 
 from stlib import data, sources
 from stlib.fast import tokens
-from stlib.fast.tokens import TokenisedPairs, token_ids, tokenise
+from stlib.fast.tokens import TokenisedPairs, token_ids, tokenise, tokenizer_key
 from stlib.model import load_encoder
 from stlib.train import train
 from tests.conftest import REAL_DATA
@@ -131,6 +134,50 @@ def test_every_tokenizer_has_tokens_of_its_own(tmp_path, monkeypatch, tiny_model
         expected = reference(model.tokenizer, [pair["sentence_0"], pair["sentence_1"]], model.max_seq_length)
         assert batch["ids"].tolist() == [number for sentence in expected for number in sentence], name
     assert files[0] == files[1]
+
+
+CHANGES = {
+    "normaliser": lambda state, draw: state["normalizer"].update(lowercase=not state["normalizer"]["lowercase"]),
+    "accents": lambda state, draw: state["normalizer"].update(strip_accents=False),
+    "word": lambda state, draw: renamed(state["model"]["vocab"], draw(st.sampled_from(vocabulary()))),
+    "two words": lambda state, draw: exchanged(state["model"]["vocab"], draw(st.permutations(vocabulary()))[:2]),
+    "one more word": lambda state, draw: state["model"]["vocab"].update(unheard=len(vocabulary())),
+    "longest word": lambda state, draw: state["model"].update(max_input_chars_per_word=draw(st.integers(1, 99))),
+    "prefix inside a word": lambda state, draw: state["model"].update(continuing_subword_prefix="@@"),
+    "unknown word": lambda state, draw: state["model"].update(unk_token="[PAD]"),
+    "words kept whole": lambda state, draw: state["added_tokens"][-1].update(lstrip=not state["added_tokens"][-1]["lstrip"]),
+    "special tokens": lambda state, draw: state["post_processor"].update(type="BertProcessing", sep=["[PAD]", 0], cls=["[CLS]", 2]),
+    "words by spaces": lambda state, draw: state.update(pre_tokenizer={"type": "WhitespaceSplit"}),
+}  # fmt: skip
+
+
+def renamed(words, word):
+    words["x" + word + "y"] = words.pop(word)
+
+
+def exchanged(words, pair):
+    first, second = pair
+    words[first], words[second] = words[second], words[first]
+
+
+@settings(max_examples=60)
+@given(what=st.sampled_from(sorted(CHANGES)), draw=st.data(), length=st.integers(3, 512))
+def test_whatever_changes_in_a_tokenizer_changes_its_key(tiny, what, draw, length):
+    """The longest input too; what the tokenizer did before does not."""
+    state = json.loads(tiny.tokenizer.backend_tokenizer.to_str())
+    first, same = (holder(state) for _ in range(2))
+    CHANGES[what](state, draw.draw)
+    key = tokenizer_key(first, length)
+    same.backend_tokenizer.enable_truncation(7)
+    same.backend_tokenizer.enable_padding(length=9)
+    assert tokenizer_key(same, length) == key
+    assert tokenizer_key(same, length + draw.draw(st.integers(1, 9))) != key
+    assert tokenizer_key(holder(state), length) != key
+
+
+def holder(state):
+    """Enough of a tokenizer for its key."""
+    return SimpleNamespace(backend_tokenizer=Tokenizer.from_str(json.dumps(state)))
 
 
 def test_other_columns_keep_their_type(tiny, tmp_path):

@@ -1,7 +1,6 @@
 """Pairs of sentences as token ids: tokenised once, kept in an Arrow file, and read from there by memory mapping."""
 
 import hashlib
-import json
 import os
 from pathlib import Path
 
@@ -15,12 +14,16 @@ IDS = pa.list_(pa.int32())
 
 def tokenizer_key(tokenizer, max_length: int) -> str:
     """Return a short digest of all that decides what the file of a corpus holds: the tokenizer and the longest input."""
-    parts = json.loads(tokenizer.backend_tokenizer.to_str())
-    parts = {
-        name: part for name, part in parts.items() if name not in ("truncation", "padding")
-    }  # change with each call
-    text = json.dumps([parts, max_length, str(IDS)], sort_keys=True)
+    text = backend_of(tokenizer, max_length).to_str() + str(IDS)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def backend_of(tokenizer, max_length: int):
+    """Return what does a tokenizer's work, set to cut at ``max_length`` tokens; the tokenizer's calls set it otherwise."""
+    backend = tokenizer.backend_tokenizer
+    backend.no_padding()
+    backend.enable_truncation(max_length)
+    return backend
 
 
 def token_ids(sentences: pa.Array, backend) -> pa.ListArray:
@@ -34,9 +37,7 @@ def tokenise(dataset: Dataset, tokenizer, max_length: int, path: Path) -> Path:
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    backend, writer = tokenizer.backend_tokenizer, None
-    backend.no_padding()
-    backend.enable_truncation(max_length)
+    backend, writer = backend_of(tokenizer, max_length), None
     temporary = path.with_suffix(f".{os.getpid()}.tmp")  # two runs may start at once
     with pa.OSFile(str(temporary), "wb") as file:
         for chunk in dataset.with_format("arrow").iter(batch_size=CHUNK):
