@@ -209,7 +209,8 @@ def run_curve(options, engine: str, steps: int = 2_000, **environment: str) -> d
     """Train the first steps of python -m stlib train --recipe card --profile full, and return the loss."""
     os.environ.update(environment)
     out, steps = runs_folder() / options.part, min(steps, options.steps)
-    run = train("card", "full", out, options.data, options.split, steps, SEED, FINE, engine=engine)
+    choices = {"data": options.data, "nli_split": options.split, "max_steps": steps, "seed": SEED, "log_every": FINE}
+    run = train("card", "full", out, engine=engine, **choices)
     log, kept = run.log(), ("engine", "precision", "hardware", "steps", "seconds", "peak_memory_mb")
     loss = {str(step): round(value, 5) for step, value in zip(log["step"], log["loss"], strict=True)}
     return {"run": {key: run.info[key] for key in kept}, "bands": bands(loss), "loss": loss}

@@ -80,10 +80,9 @@ def difference_between_processes(*modules: nn.Module) -> float:
     if processes() == 1:
         return 0.0
     flat = torch.cat([parameter.detach().ravel() for module in modules for parameter in module.parameters()])
-    largest, smallest = flat.clone(), flat.clone()
-    distributed.all_reduce(largest, op=distributed.ReduceOp.MAX)
-    distributed.all_reduce(smallest, op=distributed.ReduceOp.MIN)
-    return float((largest - smallest).max())
+    extremes = torch.stack([flat, -flat])  # afterwards: the largest, and minus the smallest
+    distributed.all_reduce(extremes, op=distributed.ReduceOp.MAX)
+    return float(extremes.sum(0).max())
 
 
 class PremisesTogether(Sampler):

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -286,6 +287,16 @@ def test_a_part_ends_within_its_budget_and_says_how(gpu, monkeypatch, tmp_path, 
         assert (found["why"], found["output"]) == ("exit status 1", ["the card is on fire"])
     if state == "done":
         assert found["rows"] == 3
+
+
+def test_a_curve_is_a_run_of_the_cards_recipe(gpu, monkeypatch, tmp_path, tiny_model):
+    monkeypatch.setenv("STLIB_RUNS", str(tmp_path))
+    monkeypatch.setenv("STLIB_DEVICE", "cpu")
+    monkeypatch.setattr(gpu, "train", lambda *a, **k: train(*a, **k, start=tiny_model))
+    options = SimpleNamespace(part="curve", steps=2, data="mini", split="train[:96]")
+    found = gpu.run_curve(options, "packed", STLIB_DEVICE="cpu")
+    assert list(found["loss"]) == ["2"]
+    assert found["run"]["engine"] == "packed"
 
 
 def test_bands_are_means_of_steps_run_in_full(gpu):
