@@ -9,7 +9,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor, distributed, nn
 
-from stlib.fast.packed import Masks, Packing
+from stlib.fast.packed import Masks, Packing, gradient_norm
 
 aten = torch.ops.aten
 
@@ -231,6 +231,13 @@ class EncoderByHand:
         )
         self.kind, self.norm = make([embeddings.token_type_embeddings.weight]), Norm(embeddings.LayerNorm, make)
         self.layers = [LayerWeights(layer, make) for layer in layers]
+
+    def clip(self, largest: float) -> Tensor:
+        """Scale the gradients to the norm ``largest`` if theirs is larger, and return theirs."""
+        norm = gradient_norm([self.gradients])
+        if norm > largest:
+            self.gradients.mul_(float(largest / (norm + 1e-6)))
+        return norm
 
     def refresh(self) -> None:
         """Copy the parameters, which the optimizer has changed, into the format of the products."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stlib import data, sources
-from stlib.fast.packed import PackedEncoder, gradient_norm
+from stlib.fast.packed import PackedEncoder
 from stlib.fast.trainer import keep_freed_memory
 from stlib.model import load_base
 from stlib.runs import versions, write_json
@@ -45,12 +45,7 @@ class Stepper:
         u, v = self.encoder(ids, lengths).chunk(2)
         loss = functional.cross_entropy(self.head(torch.cat([u, v, (u - v).abs()], dim=1)), label)
         loss.backward()
-        # The engine by hand keeps all gradients in one buffer.
-        buffer = getattr(self.encoder, "gradients", None)
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None] if buffer is None else [buffer]
-        norm = gradient_norm(gradients)
-        if norm > 1:
-            torch._foreach_mul_(gradients, float(1 / (norm + 1e-6)))
+        self.encoder.clip(1.0)
         self.optimizer.step()
         self.optimizer.zero_grad()
         return loss.item()

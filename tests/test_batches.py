@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from stlib import data, sources
+from stlib.configure import configure
 from stlib.fast.tokens import TokenisedPairs, tokenise
 from stlib.fast.trainer import PackedTrainer, has_dropout
 from stlib.recipes import TRAINED_HEAD
 from stlib.train import train
-from stlib.trainer import PremisesTogether, premises_together
+from stlib.trainer import PremisesTogether, premises_together, training_arguments
 from tests.conftest import weights
 from tests.test_interruption import interrupted
 
@@ -75,6 +76,13 @@ def test_with_dropout_each_copy_has_masks_of_its_own(tmp_path, monkeypatch, six_
     ((batch, dropping),) = batches
     assert dropping is expected
     assert ("copies" in batch) is not expected
+
+
+def test_two_cards_in_one_process_take_no_larger_batches(tmp_path, monkeypatch, six_steps):
+    """The library would give each card a batch, with half the steps that were planned."""
+    config = dataclasses.replace(configure(**six_steps)[0], device="cuda", precision="fp32")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert training_arguments(config, tmp_path).train_batch_size == config.recipe.batch_size
 
 
 def test_both_engines_train_the_same_run_on_premises_together(tmp_path, monkeypatch, six_steps):

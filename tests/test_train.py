@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.losses import SoftmaxLoss
+from sentence_transformers.sentence_transformer.modules import Pooling
 from transformers import set_seed
 
 from stlib import data, sources
@@ -100,6 +101,27 @@ def test_a_finished_run_is_not_overwritten(tiny_run, six_steps):
     with pytest.raises(UsageError, match="already holds a finished run"):
         train(out=tiny_run.folder, **six_steps)
     assert (tiny_run.folder / "run.json").read_bytes() == before
+
+
+def test_a_start_that_the_packed_engine_does_not_know_is_refused_before_anything_is_written(
+    tmp_path, tiny_model, six_steps
+):
+    model = load_encoder(tiny_model, "cpu")
+    model[1] = Pooling(SIZE, pooling_mode="cls")
+    model.save_pretrained(str(tmp_path / "cls"), create_model_card=False)
+    options = {**six_steps, "start": tmp_path / "cls", "out": tmp_path / "run", "max_steps": 1}
+    with pytest.raises(UsageError, match="mean pooling only: use --engine stock"):
+        train(**options, engine="packed")
+    assert not (tmp_path / "run").exists()
+    assert train(**options, engine="stock").info["steps"] == 1
+
+
+@pytest.mark.parametrize("recipe", ["ranking", "ranking_matryoshka", "ranking_soup", "cosent", "angle"])
+def test_several_processes_do_not_rank(monkeypatch, recipe):
+    """Each would rank among its own share of the batch: another loss than with one process."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match="train it with one process"):
+        configure(recipe)
 
 
 def test_a_file_in_the_way_is_refused(tmp_path, six_steps):
