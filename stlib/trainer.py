@@ -51,7 +51,9 @@ class NLITrainer(SentenceTransformerTrainer):
         return loss
 
     def rows_in_words(self, inputs: dict) -> str:
-        """Return which pairs a batch holds. The library's batches keep no row numbers, so the first text has to do."""
+        """Return which pairs a batch holds. The library's batches keep no row numbers, so their first text has to do."""
+        if "rows" in inputs:
+            return f"rows {', '.join(map(str, inputs['rows']))} of the training data"
         ids = next(value for name, value in inputs.items() if name.endswith("input_ids"))
         text = self.model.tokenizer.decode(ids[0], skip_special_tokens=True)
         return f"the batch of {len(ids)} pairs that starts with {text!r}"

@@ -45,10 +45,6 @@ class PackedTrainer(NLITrainer):
             loss = self.loss([{"sentence_embedding": column} for column in columns], label)
         return (loss, {}) if return_outputs else loss
 
-    def rows_in_words(self, inputs: dict) -> str:
-        """Return which rows a batch holds."""
-        return f"rows {', '.join(map(str, inputs['rows']))} of the training data"
-
     def _clip_grad_norm(self, model) -> torch.Tensor:
         """Clip as the library does it, the encoder's gradients only, with a norm that is right on every processor."""
         self.accelerator.unscale_gradients()
