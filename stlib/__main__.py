@@ -68,8 +68,9 @@ def run_evaluate(options: argparse.Namespace) -> None:
     model, split = classifier if "nli" in tasks else encoder, options.nli_split or profile.train_split
     results = []
     for row in suite(model, tasks, source, protocols, options.subsets, options.precision, split):
+        found = "" if results and results[-1]["task"] == row["task"] else f" ({row['data']})"
         results.append(row)
-        print(describe_row(row), flush=True)
+        print(describe_row(row) + found, flush=True)
     asked = {"model": options.model, "source": str(source), "precision": options.precision}
     save(options.json, {**asked, "versions": versions(), "results": results})
 

@@ -1,6 +1,7 @@
 """From the files that people have to a data folder: the releases of SNLI, MultiNLI and STS-B, CSV files, ``save_to_disk``."""
 
 import csv
+import io
 import json
 import re
 import tempfile
@@ -21,6 +22,7 @@ from stlib.sources import RAW_FILES, Source, find_shards, joined, label_names, r
 STSB = ("genre", "file", "year", "id", "score", "sentence1", "sentence2")  # its release has no line with their names
 SPLIT = re.compile(r"(?<![a-z])(train|dev|val|test)(?:ing|idation|id)?((?:_(?:mis)?matched)?)(?![a-z])", re.IGNORECASE)
 NLI_OWN = {"gold_label": "label", "sentence1": "premise", "sentence2": "hypothesis"}  # the releases' names
+csv.field_size_limit(2**31 - 1)  # a field may be a whole document
 KNOWN = {name for kind in KINDS.values() for name in (*kind.texts, kind.gold, *kind.more)} | {*NLI_SPELLING, *NLI_OWN}
 UNKNOWN = pa.array(["", "-", "-1", "-1.0", "nan"])  # what stands for a gold value that is not known
 NO_GOLD = {"nli": "no agreed label", "sts": "no gold score", "classification": "no label"}
@@ -79,7 +81,9 @@ def find_files(source: Path) -> dict[str, Path]:
     found = [path for path in found if path.suffix in RAW_FILES[:-1] or path.is_dir()]
     found = [path for path in found if len(path.parts) == min(len(path.parts) for path in found)]
     if not found:
-        problem = "does not exist" if not source.exists() else f"has no file that ends in {', '.join(RAW_FILES[:-1])}"
+        problem = f"has no file that ends in {', '.join(RAW_FILES[:-1])}" if source.exists() else "does not exist"
+        if source.is_dir() and visible(source, ".parquet"):
+            problem = "has parquet files already, for --data"
         raise UsageError(
             f"{source} {problem}: name SNLI's, MultiNLI's or STS-B's own file, a CSV file or a saved data set"
         )
@@ -118,6 +122,8 @@ def read_rows(path: Path) -> pa.Table:
                 ]
             names = dict.fromkeys(name for row in rows for name in row)
             table = pa.table({name: [row.get(name) for row in rows] for name in names})
+            if not rows:
+                raise ValueError("there are no rows")
     except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
         raise UsageError(f"{path} could not be read ({str(error).splitlines()[0]}): check the file") from error
     names = table.column_names
@@ -152,30 +158,42 @@ def json_rows(lines: Iterable[str]) -> Iterator[dict]:
 def text_rows(file: Iterable[str]) -> Iterator[dict]:
     """Yield the rows of a table in text, an empty field as None.
 
-    Tabs part fields that are not quoted, for the releases of SNLI and STS-B are full of lone quotes; only if all quotes in
-    the file are a CSV writer's, they are taken for that. Raises ValueError for a line with too many or too few fields.
+    Fields between tabs are taken as they are, for SNLI's and STS-B's are full of lone quotes, unless a CSV writer would write
+    the file just so. Raises ValueError for a line with too many or too few fields.
     """
-    lines = list(file)
-    first = lines[0] if lines else ""
-    mark = max("\t,;", key=first.count)
-    cells = [cell for line in lines if '"' in line for cell in line.rstrip("\r\n").split("\t")] if mark == "\t" else []
-    cells = [cell for cell in cells if '"' in cell]
-    quoted = any('""' in cell[1:-1] for cell in cells) and all(re.fullmatch(r'"(?:[^"]|"")*"', cell) for cell in cells)
-    if mark == "\t" and not quoted:
-        rows = ((number, line.rstrip("\r\n").split("\t")) for number, line in enumerate(lines, 1) if line.strip("\r\n"))
+    lines = list(file) or [""]
+    mark = max("\t,;", key=lines[0].count)
+    if as_is := mark == "\t" and not is_csv(lines, mark):
+        rows = ((number, line.rstrip("\r\n").split(mark)) for number, line in enumerate(lines, 1) if line.strip("\r\n"))
     else:
         reader = csv.reader(lines, delimiter=mark, strict=True)
         rows = ((reader.line_num, row) for row in reader if row)
-    fields = [name.strip() for name in next(rows, (1, []))[1]]
-    if mark == "\t" and len(fields) >= len(STSB) and re.fullmatch(r"\d+(\.\d+)?", fields[4]):
+    names = [name.strip() for name in next(rows, (1, [""]))[1]]
+    if (
+        mark == "\t" and len(names) >= len(STSB) and re.fullmatch(r"\d+(\.\d+)?", names[4])
+    ):  # the first of STS-B's rows,
         rows = (
-            (number, row[: len(STSB)]) for number, row in chain([(1, fields)], rows)
-        )  # some tell their licence after it
-        fields = STSB
+            (number, row[: len(STSB)]) for number, row in chain([(1, names)], rows)
+        )  # some with their licence after it
+        names = STSB
     for number, row in rows:
-        if len(row) > len(fields) or (len(row) < len(fields) and (mark != "\t" or fields is STSB)):
-            raise ValueError(f"line {number} has {len(row)} fields, not {len(fields)}")
-        yield {name: value or None for name, value in zip_longest(fields, row)}
+        if len(row) > len(names) or (len(row) < len(names) and (names is STSB or not as_is)):
+            raise ValueError(f"line {number} has {len(row)} fields, not {len(names)}")
+        yield {name: value or None for name, value in zip_longest(names, row)}
+
+
+def is_csv(lines: list[str], mark: str) -> bool:
+    """Return whether a CSV writer would write these very lines."""
+    reader, start = csv.reader(lines, delimiter=mark, strict=True), 0
+    try:
+        for row in reader:
+            csv.writer(written := io.StringIO(), delimiter=mark, lineterminator="").writerow(row)
+            if "".join(lines[start : reader.line_num]).rstrip("\r\n") != written.getvalue():
+                return False
+            start = reader.line_num
+    except csv.Error:
+        return False
+    return True
 
 
 # ---- cleaning -------------------------------------------------------------------------------------------------------
