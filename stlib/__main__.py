@@ -1,4 +1,4 @@
-"""The command line: python -m stlib train | evaluate | predict | card | bench."""
+"""The command line: python -m stlib train | evaluate | predict | card | data | bench."""
 
 import argparse
 import sys
@@ -68,8 +68,9 @@ def run_evaluate(options: argparse.Namespace) -> None:
     model, split = classifier if "nli" in tasks else encoder, options.nli_split or profile.train_split
     results = []
     for row in suite(model, tasks, source, protocols, options.subsets, options.precision, split):
+        found = "" if results and results[-1]["task"] == row["task"] else f" ({row['data']})"
         results.append(row)
-        print(describe_row(row), flush=True)
+        print(describe_row(row) + found, flush=True)
     asked = {"model": options.model, "source": str(source), "precision": options.precision}
     save(options.json, {**asked, "versions": versions(), "results": results})
 
@@ -172,6 +173,12 @@ def comparison_text(differences, width: int = 160) -> str:
     return "\n".join([*lines, "", f"sections: {', '.join(counts)}"])
 
 
+def run_data(options: argparse.Namespace) -> None:
+    from stlib.convert import convert
+
+    print("\n".join(convert(options.source, options.folder, options.name)))
+
+
 def run_bench(options: argparse.Namespace) -> None:
     from stlib.data import fingerprint, train_split
     from stlib.fast import bench
@@ -244,6 +251,11 @@ COMMANDS = {
         "--data": f"{DATA}, for the scores (default: the profile's)",
         "--model-id": "the model's name on the hub, USER/NAME, for the card's example code",
         "--compare": "only compare the card that is there, section by section",
+    }),
+    "data": (run_data, "turn the files of SNLI, MultiNLI or STS-B, CSV files or saved data sets into a data folder", {
+        "source": "a file, or a folder with one for each split",
+        "folder": "the data folder to write to, for --data",
+        "--name": "of the corpus (default: snli for NLI pairs, stsbenchmark-sts for STS-B, else that of the source)",
     }),
     "bench": (run_bench, "time a training step: the library as it is, tuned, and the packed engine", {
         "--steps": "steps per turn (default: 24)",

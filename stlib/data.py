@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import ClassLabel, Dataset, Features
+from datasets import Dataset
 
 from stlib.errors import UsageError
 from stlib.settings import STS_TASKS, Profile
-from stlib.sources import HUB_IDS, Source, columns_of, read_table
+from stlib.sources import HUB_IDS, Source, columns_of, get_source, joined, label_names, read_column, read_table
 
 NLI_LABELS = ("entailment", "neutral", "contradiction")
 # SNLI's and MultiNLI's names of the text columns.
@@ -36,7 +36,12 @@ KINDS = {
         "label",
         "NLI labels are 0, 1 and 2, or the words entailment, neutral and contradiction, and -1 or - where annotators disagree",
     ),
-    "sts": Kind(("sentence1", "sentence2"), "score", "gold scores go from 0 to 5", ("subset", "topic")),
+    "sts": Kind(
+        ("sentence1", "sentence2"),
+        "score",
+        "gold scores go from 0 to 5 (or from 0 to 1, or from 1 to 5)",
+        ("subset", "topic"),
+    ),
     "classification": Kind(("text",), "label", "labels are whole numbers from 0", ("label_text",)),
 }
 
@@ -47,22 +52,28 @@ def train_split(profile: Profile) -> str:
 
 
 def kind_of(task: str, source: Source) -> str:
-    """Return the kind of a task, one of ``KINDS``: the one whose columns its folder's first file has, or that of its hub id.
+    """Return the kind of a task, one of ``KINDS``: by the columns of its folder's first file, or by its hub id.
 
-    If no kind has all its columns there, it is the nearest one: reading the task then says which column is missing.
     Raises UsageError if the source lacks the task, or its file has no column of any kind.
     """
     if source.folder is None:
         if task not in HUB_IDS:
             raise UsageError(f"there is no task {task!r} on the hub: choose one of {', '.join(HUB_IDS)}")
         return "nli" if task == "snli" else "sts" if task in STS_TASKS else "classification"
-    names = columns_of(task, source)
+    return nearest_kind(columns_of(task, source), f"the task {task!r} from {source}")
+
+
+def nearest_kind(names: list[str], where: str) -> str:
+    """Return the kind that has most of its columns among ``names``: checking it then says which one is missing.
+
+    Raises UsageError if no kind has any.
+    """
     have = {NLI_SPELLING.get(name, name) for name in names}
     found = {kind: np.mean([name in have for name in (*wanted.texts, wanted.gold)]) for kind, wanted in KINDS.items()}
     kind = max(found, key=found.get)
     if not found[kind]:
         texts = " or ".join(", ".join(wanted.texts) for wanted in KINDS.values())
-        raise UsageError(f"the task {task!r} from {source} has the columns {', '.join(names)}: name its texts {texts}")
+        raise UsageError(f"{where} has the columns {', '.join(names)}: name its texts {texts}")
     return kind
 
 
@@ -74,55 +85,58 @@ def nli(split: str = "train", source: Source | None = None, corpus: str = "snli"
 
     ``split`` follows the library's syntax: ``train``, ``validation+test``, ``train[:20000]``, ``test[:10%]``. By default
     the source is what ``get_source()`` says. Labels may be numbers, words, or numbers that the file itself names. Rows that
-    annotators could not agree on (-1 or ``-``) are dropped; how many, is in ``dataset.info.description``. Raises UsageError
-    if the split or a column is missing, a label is none of the three, or no row is left.
+    annotators could not agree on (-1 or ``-``) are dropped. What was found is in ``dataset.info.description``. Raises
+    UsageError if the split or a column is missing, a label is none of the three, or no row is left.
     """
     return clean_nli(*read_table(corpus, split, source))
 
 
 def clean_nli(table: pa.Table, where: str, notes: list[str] | tuple[()] = ()) -> Dataset:
     """Return a table's NLI pairs in the course's columns, without rows labelled -1. ``where`` names them in errors."""
-    table = checked("nli", table, where)
-    names = Features.from_arrow_schema(table.schema).get("label")
-    named = isinstance(names, ClassLabel) and not all(name.isdigit() for name in names.names)
+    names, table = label_names(table) or [], checked("nli", table, where)
     known = {"-1": -1, "-": -1} | {word: i for i, word in enumerate(NLI_LABELS)} | {str(i): i for i in range(3)}
-    meant = []
-    codes = table["label"].combine_chunks().dictionary_encode()
+    codes, meant = table["label"].combine_chunks().dictionary_encode(), []
     for value in codes.dictionary.to_pylist():
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)
-        text = names.names[value] if named and value in range(len(names.names)) else str(value)
-        meant.append(known.get(text.strip().lower(), BAD))
+        value = int(value) if value in range(-1, len(names) or 3) else value  # 1.0 is 1
+        word = names[value] if value in range(len(names)) else str(value)
+        meant.append(known.get(word.strip().lower(), BAD))
     labels = np.array([*meant, BAD])[pc.fill_null(codes.indices, len(meant)).to_numpy()]
-    refuse(labels == BAD, table, "label", where, KINDS["nli"].rule)
+    named = f"; the file's own names are {', '.join(names)}" if names else ""
+    refuse(labels == BAD, table, "label", where, KINDS["nli"].rule + named)
     agreed = labels != -1
     if not agreed.any():
         raise UsageError(f"{where} has no labels, all are -1: choose another split, such as validation")
-    return dataset_of("nli", table, labels, agreed, [*notes, f"{np.sum(~agreed):,} rows labelled -1 dropped"])
+    own = [f"labels by the file's own names, {', '.join(names)}"] if names and names != [*NLI_LABELS] else []
+    dropped = f"{np.sum(~agreed):,} rows labelled -1 dropped"
+    return dataset_of("nli", table, labels, agreed, [*notes, dropped, *own])
 
 
 def sts(task: str, split: str = "test", source: Source | None = None) -> Dataset:
     """Return sentence pairs with a gold similarity: ``sentence1``, ``sentence2``, ``score`` (0 to 5), ``subset`` where known.
 
-    Scores from 0 to 1 or from 1 to 5 are brought to 0 to 5. Rows without a score are left out. Both is said in
-    ``dataset.info.description``. Raises UsageError if the source lacks the task or split, or a score is outside all scales.
+    Scores from 0 to 1 or from 1 to 5, over all splits of the task, are brought to 0 to 5. Rows without a score are left
+    out. What was found is in ``dataset.info.description``. Raises UsageError if the source lacks the task or split, or a
+    score is outside all scales.
     """
     table, where, notes = read_table(task, split, source)
     table = checked("sts", table, where)
     scores = numbers("sts", table, where)
     known = ~np.isnan(scores)
-    if not known.any():
+    if not known.any() or np.all(scores[known] == -1):
         raise UsageError(f"{where} has no gold scores: choose another split")
     outside = (scores < 0) | (scores > 5)
     if outside.any():
-        rule = "gold scores go from 0 to 5 (or from 0 to 1, or from 1 to 5)"
-        raise UsageError(f"{where} has the score {scores[outside][0]:g}: {rule}")
-    lowest, highest = np.nanmin(scores), np.nanmax(scores)
-    low, high = (0, 1) if highest <= 1 and known.sum() > 1 else (1, 5) if (lowest, highest) == (1, 5) else (0, 5)
+        raise UsageError(f"{where} has the score {scores[outside][0]:g}: {KINDS['sts'].rule}")
+    found = [numbers("sts", other, where) for other in read_column(task, "score", source or get_source())]
+    found = np.concatenate([scores, *found])
+    found = found[found >= 0]  # a split whose scores are hidden may have -1 in their place
+    low, high = (
+        (0, 1) if found.max() <= 1 and len(found) > 1 else (1, 5) if (found.min(), found.max()) == (1, 5) else (0, 5)
+    )
     if not known.all():
         notes.append(f"{np.sum(~known):,} rows without a score left out")
-    if (low, high) != (0, 5):
-        notes.append(f"scores from {low} to {high} brought to 0 to 5")
+    brought = "" if (low, high) == (0, 5) else ", brought to 0 to 5"
+    notes.append(f"scores {np.nanmin(scores):g} to {np.nanmax(scores):g} on a scale from {low} to {high}{brought}")
     return dataset_of("sts", table, (scores - low) * 5 / (high - low), known, notes)
 
 
@@ -160,17 +174,15 @@ def checked(kind: str, table: pa.Table, where: str) -> pa.Table:
             raise UsageError(f"{where} has both columns {both}, which mean the same: remove one")
         columns[name] = found[0]
     columns |= {name: name for name in wanted.more if name in have}
-    table = table.select(list(columns.values()))
-    for number, name in enumerate(list(columns.values())[: len(wanted.texts)]):
-        kind_there = table[name].type.value_type if pa.types.is_dictionary(table[name].type) else table[name].type
-        if str(kind_there) not in ("string", "large_string", "string_view"):
-            raise UsageError(f"{where} has {kind_there} in the column {name!r}, not text: write the sentences there")
-        texts = table[name].cast(pa.string())
+    table = joined([table.select(list(columns.values()))], where)
+    for name in list(columns.values())[: len(wanted.texts)]:
+        texts = table[name]
+        if texts.type != pa.string():
+            raise UsageError(f"{where} has {texts.type} in the column {name!r}, not text: write the sentences there")
         refuse(pc.is_null(texts).to_numpy(), table, name, where, "fill it in or remove the row")
         row = pc.index(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0), True).as_py()
         if row >= 0:
             warnings.warn(f"{where} has a blank {name} in row {row + 1}; the row is kept", stacklevel=3)
-        table = table.set_column(number, name, texts)
     return table.rename_columns(list(columns))
 
 

@@ -1,7 +1,6 @@
 """Evaluation: semantic textual similarity, NLI and probes, each with its uncertainty, and a whole suite of tasks."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -233,7 +232,8 @@ def suite(
     if "nli" in tasks and classifier is None:
         raise UsageError("the task nli needs a model with an NLI head: name a run folder, or leave nli out")
     encoder = remembering(classifier.encoder if classifier else model, precision)
-    encoder.encode(list(chain.from_iterable(chain(*(columns_of(task, source, nli_split) for task in tasks)))))
+    tables = {task: tables_of(task, source, nli_split) for task in tasks}
+    encoder.encode([text for found in tables.values() for column in texts_of(found) for text in column])
     for task in tasks:
         if task == "nli":
             rows = [{"task": task, **in_percent(nli_scores(classifier, data.nli("test", source), encoder))}]
@@ -244,19 +244,29 @@ def suite(
             rows = sts_table(encoder, [task], source, subsets=subsets).to_dict("records")
         else:
             rows = (probe_scores(encoder, task, source, protocol) for protocol in protocols)
+        found = "; ".join(table.info.description for table in tables[task])
         for row in rows:
-            yield {key: None if value != value else value for key, value in row.items()}
+            yield {key: None if value != value else value for key, value in {**row, "data": found}.items()}
+
+
+def tables_of(task: str, source: Source, nli_split: str) -> list[Dataset]:
+    """Return the rows that scoring a task asks for."""
+    kind = "nli" if task in ("nli", "nli-probe") else data.kind_of(task, source)
+    if kind == "sts":
+        return [data.sts(task, "test", source)]
+    if kind == "classification":
+        return list(probe_parts(task, source).values())
+    if task in ("nli", "nli-probe"):
+        return [data.nli(split, source) for split in ([nli_split] if task == "nli-probe" else []) + ["test"]]
+    raise UsageError(f"the task {task!r} from {source} has pairs with NLI labels: score them with nli or nli-probe")
 
 
 def columns_of(task: str, source: Source, nli_split: str) -> list[list[str]]:
     """Return the columns of text that scoring a task asks for."""
-    kind = "nli" if task in ("nli", "nli-probe") else data.kind_of(task, source)
-    if kind == "sts":
-        tables = [data.sts(task, "test", source)]
-    elif kind == "classification":
-        tables = probe_parts(task, source).values()
-    elif task in ("nli", "nli-probe"):
-        tables = [data.nli(split, source) for split in ([nli_split] if task == "nli-probe" else []) + ["test"]]
-    else:
-        raise UsageError(f"the task {task!r} from {source} has pairs with NLI labels: score them with nli or nli-probe")
-    return [list(table[name]) for table in tables for name in data.KINDS[kind].texts]
+    return texts_of(tables_of(task, source, nli_split))
+
+
+def texts_of(tables: Sequence[Dataset]) -> list[list[str]]:
+    """Return the columns of text of some tables."""
+    texts = {name for kind in data.KINDS.values() for name in kind.texts}
+    return [list(table[name]) for table in tables for name in table.column_names if name in texts]

@@ -2,11 +2,13 @@
 
 The course's own corpora are a data folder like any other, ``stlib/mini``. A data folder has one folder per corpus and
 one parquet file per split: ``CORPUS/SPLIT.parquet``, or the layouts of the hub (``CORPUS/data/SPLIT-00000-of-00002.parquet``,
-``CORPUS/CONFIGURATION/SPLIT/0000.parquet``).
+``CORPUS/CONFIGURATION/SPLIT/0000.parquet``). ``python -m stlib data`` makes one of other files.
 """
 
+import json
 import os
 import re
+import shlex
 from collections import defaultdict
 from dataclasses import dataclass
 from importlib.resources import files
@@ -32,8 +34,8 @@ HUB_IDS = {
     "banking77": "mteb/banking77",
 }
 # Names of shards: the hub's own (``train-00000-of-00002``), and those of its conversion to parquet.
-SHARD = re.compile(r"(?P<split>\w+)-\d{5}-of-(?P<count>\d{5})(-\w+)?")
-RAW_FILES = (".jsonl", ".json", ".csv", ".tsv", ".txt", ".arrow")
+SHARD = re.compile(r"(?P<split>\w+)-(?P<number>\d{5})-of-(?P<count>\d{5})(-\w+)?")
+RAW_FILES = (".jsonl", ".txt", ".tsv", ".csv", ".arrow")
 
 
 @dataclass(frozen=True)
@@ -55,14 +57,17 @@ def get_source(data: str | Path | None = None, profile: Profile | None = None) -
     """Return the source to read: ``data`` (``mini``, ``hub`` or a folder) if given, else ``STLIB_DATA``, else the profile's.
 
     A relative folder may also start at the folder above, since notebooks run in ``notebooks/``. Raises UsageError if the
-    folder does not exist.
+    folder does not exist, or holds raw files only.
     """
     data = data or os.environ.get("STLIB_DATA") or (profile or get_profile()).source
     if str(data) in ("mini", "hub"):
         return Source(str(data))
     for folder in (Path(data), Path("..") / data):
         if folder.is_dir():
-            return Source("folder", folder.resolve())
+            source = Source("folder", folder.resolve())
+            if not corpora_of(source):
+                refuse_raw(source.folder)
+            return source
     raise UsageError(f"the data folder {data} does not exist: set STLIB_DATA or --data to a folder, 'hub' or 'mini'")
 
 
@@ -70,7 +75,8 @@ def corpora_of(source: Source) -> list[str]:
     """Return the names of all corpora that a source has."""
     if source.folder is None:
         return [task for task, hub_id in HUB_IDS.items() if hub_id]
-    return sorted({path.relative_to(source.folder).parts[0] for path in source.folder.glob("*/**/*.parquet")})
+    parts = [path.relative_to(source.folder).parts for path in visible(source.folder, ".parquet")]
+    return sorted({corpus for corpus, *inside in parts if inside})
 
 
 def available_tasks(tasks: tuple[str, ...], source: Source) -> tuple[list[str], list[str]]:
@@ -89,6 +95,13 @@ def columns_of(task: str, source: Source) -> list[str]:
     return read_parquet(next(iter(find_shards(task, source).values()))[0], pq.read_schema).names
 
 
+def read_column(task: str, name: str, source: Source) -> list[pa.Table]:
+    """Return a column of all splits of a task in a folder, one table for each file that has it."""
+    paths = [path for paths in find_shards(task, source).values() for path in paths] if source.folder else []
+    tables = [read_parquet(path, lambda path: pq.ParquetFile(path).read([name])) for path in paths]
+    return [table for table in tables if table.column_names]
+
+
 def read_table(corpus: str, split: str, source: Source | None = None) -> tuple[pa.Table, str, list[str]]:
     """Return rows of a corpus as they are, what to call them in an error, and notes on what was read.
 
@@ -102,37 +115,79 @@ def read_table(corpus: str, split: str, source: Source | None = None) -> tuple[p
         table = dataset.with_format("arrow")[:].cast(dataset.features.arrow_schema)  # with the names of its labels
         return table, where, [f"{len(table):,} rows of {HUB_IDS[corpus]}"]
     shards, folder = find_shards(corpus, source), source.folder / corpus
-    wanted = dict.fromkeys(re.findall(r"(?:^|\+)\s*(\w+)", split))
-    for name in wanted:
-        if name not in shards:
-            ask = "set STLIB_NLI_SPLIT or --nli-split to one of these" if corpus == "snli" else "ask for one of these"
-            raise UsageError(
-                f"folder {folder} has no file {name}.parquet for the split {split!r} (it has: {', '.join(sorted(shards))}): "
-                f"{ask}, add the file, or use the hub (STLIB_DATA=hub)"
-            )
-    tables = {name: pa.concat_tables([read_parquet(path) for path in shards[name]]) for name in wanted}
+    wanted = list(dict.fromkeys(re.findall(r"(?:^|\+)\s*(\w+)", split)))
+    if missing := [name for name in wanted if name not in shards]:
+        ask = "set STLIB_NLI_SPLIT or --nli-split to one of these" if corpus == "snli" else "ask for one of these"
+        raise UsageError(
+            f"folder {folder} has no file {missing[0]}.parquet for the split {split!r} (it has: {', '.join(sorted(shards))}): "
+            f"{ask}, add the file, or use the hub (STLIB_DATA=hub)"
+        )
+    tables = {name: joined([read_parquet(path) for path in shards[name]], where) for name in wanted}
     try:
         parts = ReadInstruction.from_spec(split).to_absolute({name: len(table) for name, table in tables.items()})
     except (ValueError, AssertionError) as error:
         raise UsageError(
             f"there is no split {split!r} ({error}): write train, validation+test or train[:6400]"
         ) from error
-    slices = [tables[part.splitname].slice(part.from_, max(0, part.to - part.from_)) for part in parts]
-    table = pa.concat_tables(slices, promote_options="permissive")
+    table = joined([tables[part.splitname].slice(part.from_, max(0, part.to - part.from_)) for part in parts], where)
     if not len(table):
         raise UsageError(f"folder {folder} has no rows in the split {split!r}: choose another file or a larger slice")
     count = sum(len(shards[name]) for name in wanted)
     return table, where, [f"{len(table):,} rows of {split} from {count} {'file' if count == 1 else 'files'}"]
 
 
+def joined(tables: list[pa.Table], where: str) -> pa.Table:
+    """Return the rows of all tables, each text column as ``string``, however its writer kept it (large, view, dictionary).
+
+    Raises UsageError if their columns have different types, or they name the numbers of their labels differently.
+    """
+    if len({str(label_names(table)) for table in tables}) > 1:
+        raise UsageError(f"{where} has files that name their labels differently: read them one by one")
+    for i, table in enumerate(tables):
+        for number, field in enumerate(table.schema):
+            kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+            kind = pa.string() if str(kind) in ("large_string", "string_view") else kind
+            if kind != field.type:
+                tables[i] = tables[i].set_column(number, field.name, table[number].cast(kind))
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowException as error:
+        raise UsageError(f"{where} has files whose columns differ ({error}): write them alike") from error
+
+
+def label_names(table: pa.Table) -> list[str] | None:
+    """Return the names that the datasets library wrote into a file for the numbers in its column ``label``, or None."""
+    about = json.loads((table.schema.metadata or {}).get(b"huggingface", "{}"))
+    return ((about.get("info") or {}).get("features") or {}).get("label", {}).get("names")
+
+
 def read_parquet(path: Path, read=pq.read_table):
     """Return the rows of one file, or what else ``read`` finds in it. Raises UsageError if it cannot be read."""
-    if path.stat().st_size < 1_000 and path.read_bytes().startswith(b"version https://git-lfs"):
-        raise UsageError(f"{path} is a Git LFS pointer, not the file itself: fetch it with git lfs pull")
+    refuse_pointer(path)
     try:
         return read(path)
     except (OSError, pa.ArrowException) as error:
         raise UsageError(f"{path} could not be read ({str(error).splitlines()[0]}): check the file") from error
+
+
+def refuse_pointer(path: Path) -> None:
+    """Raise UsageError for what git leaves in place of a large file that was not fetched."""
+    if path.stat().st_size < 1_000 and path.read_bytes().startswith(b"version https://git-lfs"):
+        raise UsageError(f"{path} is a Git LFS pointer, not the file itself: fetch it with git lfs pull")
+
+
+def visible(folder: Path, *suffixes: str) -> list[Path]:
+    """Return the files with these suffixes at or below ``folder``, in order, without hidden ones, as macOS and git have."""
+    found = (path for path in sorted(folder.rglob("*")) if path.suffix in suffixes and path.is_file())
+    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+
+
+def refuse_raw(folder: Path) -> None:
+    """Raise UsageError, with the command that helps, if ``folder`` has files that ``python -m stlib data`` may read."""
+    if raw := visible(folder, *RAW_FILES):
+        names = ", ".join(str(path.relative_to(folder)) for path in raw[:3]) + (", …" if raw[3:] else "")
+        command = f"python -m stlib data {shlex.quote(str(folder))} NEW_FOLDER"
+        raise UsageError(f"folder {folder} has no parquet file but {names}: convert it with {command}")
 
 
 def find_shards(corpus: str, source: Source) -> dict[str, list[Path]]:
@@ -146,34 +201,37 @@ def find_shards(corpus: str, source: Source) -> dict[str, list[Path]]:
             f"there is no corpus {corpus!r} in {source} (it has: {', '.join(corpora_of(source)) or 'none'}): choose one of "
             "these, or name another data folder, or hub, with --data or STLIB_DATA"
         )
-    found = defaultdict(list)  # of each split: where a file is, of how many it is one, and the file
-    for path in sorted(folder.glob("**/*.parquet")):
-        place, split, count = path.parent, path.stem, 1
+    found = defaultdict(list)  # of each split: where a file is, its number among how many, and the file
+    for path in visible(folder, ".parquet"):
+        place, split, number, count = path.parent, path.stem, 0, 1
         if match := SHARD.fullmatch(path.stem):
-            split, count = match["split"], int(match["count"])
+            split, number, count = match["split"], int(match["number"]), int(match["count"])
         elif re.fullmatch(r"\d{4}", path.stem) and place != folder:
-            place, split, count = place.parent, place.name, int(path.stem) + 1
-        found[split].append((str(place.relative_to(folder)), count, path))
+            place, split, number, count = place.parent, place.name, int(path.stem), None
+        found[split].append((str(place.relative_to(folder)), number, count, path))
     if not found:
-        raw = sorted(path.name for path in folder.rglob("*") if path.suffix in RAW_FILES)
-        instead = f" but {raw[0]}: convert it with python -m stlib data {folder} NEW_FOLDER" if raw else ""
-        raise UsageError(f"folder {folder} has no parquet file{instead or ': add one for each split, or use the hub'}")
+        refuse_raw(folder)
+        raise UsageError(f"folder {folder} has no parquet file: add one for each split, or use the hub")
     for split, shards in found.items():
-        places = list(dict.fromkeys(place for place, _, _ in shards))
+        places = list(dict.fromkeys(place for place, *_ in shards))
         if len(places) > 1:
             names = " and ".join(map(repr, places))
             raise UsageError(f"folder {folder} has the split {split!r} in two places, {names}: keep one of them")
-        count = shards[-1][1]
-        if len(shards) != count:
+        count = shards[-1][2] or shards[-1][1] + 1
+        if [shard[1:3] for shard in shards] != [(number, shards[-1][2]) for number in range(count)]:
+            names = ", ".join(path.name for *_, path in shards)
             raise UsageError(
-                f"folder {folder} has {len(shards)} of {count} files of the split {split!r}: add those that are missing, or "
-                "remove those that are not its own"
+                f"folder {folder} has {len(shards)} of {count} files of the split {split!r} ({names}): add those that are "
+                "missing, or remove those that are not its own"
             )
-    return {split: [path for _, _, path in shards] for split, shards in found.items()}
+    return {split: [path for *_, path in shards] for split, shards in found.items()}
 
 
 def ask_hub(question, corpus: str, **arguments):
-    """Return ``question(HUB_ID, …)`` of the datasets library. Raises UsageError if the hub lacks it or cannot be reached."""
+    """Return ``question(HUB_ID, …)`` of the datasets library.
+
+    Raises UsageError if the hub lacks it or cannot be reached, or the folder that keeps copies may not be written.
+    """
     hub_id = HUB_IDS.get(corpus)
     if hub_id is None:
         raise UsageError(
@@ -182,6 +240,9 @@ def ask_hub(question, corpus: str, **arguments):
     try:
         return question(hub_id, **arguments)
     except (OSError, ValueError) as error:
+        if getattr(error, "filename", None):
+            problem = f"{error.filename} could not be written ({error.strerror}): set HF_HOME to a folder that may be"
+            raise UsageError(f"{hub_id} could not be kept: {problem}") from error
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UsageError(
             f"{hub_id} could not be read from the hub ({reason}): connect to it, or set STLIB_DATA to a folder with "

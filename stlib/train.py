@@ -260,8 +260,9 @@ def describe(config: RunConfig, model: SentenceTransformer, rows: Dataset) -> st
         seconds = bench.expected_seconds(model, rows, taken, config.engine, config.precision)
         time_needed = f"expect about {bench.in_words(seconds / config.processes)} on this machine"
     of = config.nli_split if recipe.data == "nli" else f"{recipe.data} {config.nli_split}"
+    found = "" if config.source == "mini corpora" else f" ({rows.info.description})"
     return (
-        f"training {recipe.name}, profile {config.profile}: {config.rows:,} {kind} of {of} from {config.source}, "
+        f"training {recipe.name}, profile {config.profile}: {config.rows:,} {kind} of {of} from {config.source}{found}, "
         f"{config.last_step:,} steps of {recipe.batch_size}, learning rate {recipe.learning_rate:g}, warm-up "
         f"{recipe.warmup_steps} steps, {config.engine} engine, {config.precision} on {config.device}; {time_needed}"
     )

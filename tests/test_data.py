@@ -1,9 +1,15 @@
 import re
+import shlex
+import shutil
+from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from datasets import Dataset
+from datasets import ClassLabel, Dataset, Features, Value
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from stlib import data, sources
 from stlib.data import fingerprint, nli
@@ -169,16 +175,19 @@ def test_rows_without_a_score_are_left_out_and_counted(data_folder):
     Dataset.from_dict(rows).to_parquet(str(data_folder / "sts13-sts" / "test.parquet"))
     pairs = data.sts("sts13-sts", "test", folder_source(data_folder))
     assert pairs["score"][:] == [5.0]
-    assert pairs.info.description == "3 rows of test from 1 file; 2 rows without a score left out"
+    assert (
+        pairs.info.description
+        == "3 rows of test from 1 file; 2 rows without a score left out; scores 5 to 5 on a scale from 0 to 5"
+    )
 
 
 @pytest.mark.parametrize(
     ("scores", "read", "said"),
     [
-        ([0.0, 0.5, 1.0], [0.0, 2.5, 5.0], "scores from 0 to 1 brought to 0 to 5"),
-        ([1.0, 3.0, 5.0], [0.0, 2.5, 5.0], "scores from 1 to 5 brought to 0 to 5"),
-        ([0.0, 3.0, 5.0], [0.0, 3.0, 5.0], ""),
-        ([1.5, 3.0, 4.5], [1.5, 3.0, 4.5], ""),
+        ([0.0, 0.5, 1.0], [0.0, 2.5, 5.0], "scores 0 to 1 on a scale from 0 to 1, brought to 0 to 5"),
+        ([1.0, 3.0, 5.0], [0.0, 2.5, 5.0], "scores 1 to 5 on a scale from 1 to 5, brought to 0 to 5"),
+        ([0.0, 3.0, 5.0], [0.0, 3.0, 5.0], "scores 0 to 5 on a scale from 0 to 5"),
+        ([1.5, 3.0, 4.5], [1.5, 3.0, 4.5], "scores 1.5 to 4.5 on a scale from 0 to 5"),
     ],
 )
 def test_scores_are_brought_to_one_scale(data_folder, scores, read, said):
@@ -187,6 +196,148 @@ def test_scores_are_brought_to_one_scale(data_folder, scores, read, said):
     found = data.sts("sts13-sts", "test", folder_source(data_folder))
     assert found["score"][:] == read
     assert found.info.description.partition("; ")[2] == said
+
+
+@pytest.mark.parametrize(
+    ("read", "other", "found"),
+    [
+        ([1.0, 2.0, 4.0], [1.0, 5.0], [0.0, 1.25, 3.75]),  # 1 to 5, though this split does not reach 5
+        ([0.0, 0.5, 1.0], [0.0, 5.0], [0.0, 0.5, 1.0]),  # 0 to 5, though this split stays below 1
+        ([0.0, 0.5, 0.5], [0.9, 1.0], [0.0, 2.5, 2.5]),
+        ([0.0, 3.0, 5.0], [-1.0, -1.0], [0.0, 3.0, 5.0]),  # the other split's scores are hidden
+        ([1.0, 3.0, 5.0], [None, -1.0], [0.0, 2.5, 5.0]),
+        ([0.0, 0.5, 1.0], None, [0.0, 2.5, 5.0]),  # the other split has no scores
+    ],
+)
+def test_the_scale_is_that_of_all_splits(data_folder, read, other, found):
+    sides = {"sentence1": ["a", "b", "c"], "sentence2": ["d", "e", "f"]}
+    folder = data_folder / "sts13-sts"
+    Dataset.from_dict({**sides, "score": read}).to_parquet(str(folder / "test.parquet"))
+    rest = {name: texts[:2] for name, texts in sides.items()} | ({"score": other} if other else {})
+    Dataset.from_dict(rest).to_parquet(str(folder / "train.parquet"))
+    assert data.sts("sts13-sts", "test", folder_source(data_folder))["score"][:] == found
+
+
+def test_hidden_scores_are_named(data_folder):
+    rows = {"sentence1": ["a", "b"], "sentence2": ["c", "d"], "score": [-1.0, -1.0]}
+    Dataset.from_dict(rows).to_parquet(str(data_folder / "sts13-sts" / "test.parquet"))
+    with pytest.raises(UsageError, match="has no gold scores: choose another split"):
+        data.sts("sts13-sts", "test", folder_source(data_folder))
+
+
+def labelled(labels, names=None, kind="int64"):
+    """Rows whose file names its labels, or does not."""
+    features = {"premise": Value("string"), "hypothesis": Value("string")}
+    features["label"] = ClassLabel(names=names) if names else Value(kind)
+    rows = {"premise": list("abcd")[: len(labels)], "hypothesis": list("efgh")[: len(labels)], "label": labels}
+    return Dataset.from_dict(rows, features=Features(features))
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "kind", "read"),
+    [
+        ([1, 2, 0, -1], ["contradiction", "entailment", "neutral"], "", [0, 1, 2]),
+        ([0, -1, 1], [" Neutral", "ENTAILMENT ", "contradiction"], "", [1, 0]),
+        ([0, 1, 2], ["2", "1", "0"], "", [2, 1, 0]),
+        ([3, 0, 1], ["entailment", "neutral", "contradiction", "-"], "", [0, 1]),
+        ([0, 1], ["entailment", "neutral", "contradictory"], "", [0, 1]),  # a name that no row has
+        ([0.0, 2.0, -1.0], None, "float64", [0, 2]),
+        ([0, 2, -1], None, "int8", [0, 2]),
+        (["Entailment ", "-", "2", "neutral"], None, "string", [0, 2, 1]),
+        (["entailment", "-1"], None, "large_string", [0]),
+    ],
+)
+def test_labels_mean_what_the_file_says(data_folder, labels, names, kind, read):
+    labelled(labels, names, kind).to_parquet(str(data_folder / "snli" / "test.parquet"))
+    pairs = nli("test", folder_source(data_folder))
+    assert pairs["label"][:] == read
+    assert pairs.features["label"].dtype == "int64"
+    assert ("own names" in pairs.info.description) == bool(names)
+
+
+@pytest.mark.parametrize("names", [["entailment", "neutral", "contradictory"], ["entailment", "not_entailment"]])
+def test_a_label_name_that_is_none_of_the_three_is_refused(data_folder, names):
+    labelled([0, len(names) - 1], names).to_parquet(str(data_folder / "snli" / "test.parquet"))
+    with pytest.raises(UsageError, match=rf"in row 2: NLI labels are .* own names are entailment, .*{names[-1]}"):
+        nli("test", folder_source(data_folder))
+
+
+def test_splits_that_name_their_labels_differently_are_not_read_as_one(data_folder):
+    labelled([0, 1], ["contradiction", "entailment"]).to_parquet(str(data_folder / "snli" / "test.parquet"))
+    with pytest.raises(UsageError, match="has files that name their labels differently: read them one by one"):
+        nli("train+test", folder_source(data_folder))
+    assert nli("test", folder_source(data_folder))["label"][:] == [2, 0]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["test-00000-of-00003", "test-00002-of-00003"], "has 2 of 3 files of the split 'test'"),
+        (["test-00000-of-00002-aa", "test-00000-of-00002-bb"], "has 2 of 2 files .*aa.parquet, .*bb.parquet"),
+        (["test-00000-of-00001", "test"], "has 2 of 1 files"),
+        (["test/0000", "test/0002"], "has 2 of 3 files"),
+        (["en/test/0000", "fr/test/0000"], "in two places, 'en' and 'fr'"),
+    ],
+)
+def test_shards_that_are_not_whole_are_refused(data_folder, names, message):
+    for name in names:
+        path = data_folder / "cr" / f"{name}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table({"text": ["a"], "label": [0]}), path)
+    with pytest.raises(UsageError, match=message):
+        data.classification("cr", "test", folder_source(data_folder))
+
+
+def test_shards_whose_columns_differ_in_type_are_refused_and_hidden_files_left_out(data_folder):
+    for number, label in enumerate(([0], ["bad"])):
+        table = pa.table({"text": ["a"], "label": label})
+        pq.write_table(table, data_folder / "cr" / f"test-0000{number}-of-00002.parquet")
+    with pytest.raises(UsageError, match="cr, split 'test', has files whose columns differ"):
+        data.classification("cr", "test", folder_source(data_folder))
+    (data_folder / "cr" / "._train.parquet").write_bytes(b"macOS")
+    (data_folder / "cr" / ".cache").mkdir()
+    (data_folder / "cr" / ".cache" / "train.parquet").write_bytes(b"")
+    assert len(data.classification("cr", "train", folder_source(data_folder))) == 40
+
+
+@pytest.mark.parametrize("name", ["snli_1.0_train.jsonl", "my pairs/train.csv", "train/data-00000-of-00001.arrow"])
+def test_raw_files_are_named_with_the_command_that_helps(data_folder, tmp_path_factory, name):
+    raw = tmp_path_factory.mktemp("raw folder")
+    (raw / name).parent.mkdir(exist_ok=True)
+    (raw / name).write_text("x", encoding="utf-8")
+    with pytest.raises(UsageError) as caught:  # the data folder holds nothing else
+        sources.get_source(raw)
+    assert Path(name).name in str(caught.value)
+    assert shlex.split(str(caught.value).split("convert it with ")[1]) == [
+        "python",
+        "-m",
+        "stlib",
+        "data",
+        str(raw.resolve()),
+        "NEW_FOLDER",
+    ]
+    shutil.copytree(raw, data_folder / "sst2")
+    with pytest.raises(UsageError, match=r"convert it with python -m stlib data .*sst2"):
+        data.classification("sst2", "train", folder_source(data_folder))
+
+
+def test_a_folder_with_a_readme_only_has_no_parquet_file(data_folder):
+    (data_folder / "mr").mkdir()
+    (data_folder / "mr" / "README.md").write_text("x", encoding="utf-8")
+    with pytest.raises(UsageError, match="mr has no parquet file: add one for each split"):
+        data.classification("mr", "train", folder_source(data_folder))
+
+
+def test_a_folder_of_copies_that_may_not_be_written_is_named(tmp_path, monkeypatch):
+    """Root may write anywhere: a file stands where the folder should be."""
+    (tmp_path / "home").write_text("", encoding="utf-8")
+
+    def hub(hub_id, split):
+        (tmp_path / "home" / "datasets").mkdir(parents=True)
+
+    monkeypatch.setattr(sources, "load_dataset", hub)
+    with pytest.raises(UsageError, match=r"home/?.* could not be written .* set HF_HOME to a folder that may be"):
+        data.sts("sts13-sts", "test", Source("hub"))
 
 
 def test_a_missing_column_is_named_with_its_task_and_folder(data_folder):
@@ -251,6 +402,61 @@ def test_fingerprint_changes_with_one_character():
     assert fingerprint(Dataset.from_dict(rows)) == fingerprint(same) != fingerprint(other)
     moved = Dataset.from_dict({**rows, "sentence_0": ["ab", ""]})
     assert fingerprint(same) != fingerprint(moved)
+
+
+TEXT_TYPES = (pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string()))
+TEXTS = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=8).filter(str.strip)
+PAIRS = st.lists(st.tuples(TEXTS, TEXTS, st.integers(0, 2)), min_size=2, max_size=6)
+FORMS = st.tuples(
+    st.integers(1, 3),
+    st.sampled_from(["none", "snappy", "zstd", "gzip"]),
+    st.sampled_from(TEXT_TYPES),
+    st.permutations(["premise", "hypothesis", "label", "id"]),
+    st.randoms(use_true_random=False),
+)
+
+
+@given(PAIRS, FORMS)
+@settings(max_examples=40, deadline=None)
+def test_a_fingerprint_is_that_of_the_rows_however_they_are_kept(tmp_path_factory, rows, form):
+    shards, compression, kind, order, chance = form
+    folder = tmp_path_factory.mktemp("kept")
+    (folder / "snli").mkdir()
+    premises, hypotheses, labels = zip(*rows, strict=True)
+    texts = {"premise": pa.array(premises), "hypothesis": pa.array(hypotheses)}
+    plain = pa.table({**texts, "label": list(labels), "id": list(range(len(rows)))})
+    kept = {
+        name: column.dictionary_encode() if "dict" in str(kind) else column.cast(kind) for name, column in texts.items()
+    }
+    table = pa.table({**kept, "label": plain["label"], "id": plain["id"]}).select(order)
+    size = -(-len(rows) // shards)
+    numbers = list(range(shards))
+    chance.shuffle(numbers)  # the order in which the files are written
+    for number in numbers:
+        path = folder / "snli" / f"train-{number:05d}-of-{shards:05d}.parquet"
+        pq.write_table(table.slice(number * size, size), path, compression=compression)
+    assert fingerprint(nli("train", folder_source(folder))) == fingerprint(data.clean_nli(plain, "here"))
+
+
+@given(PAIRS, st.data())
+@settings(max_examples=60, deadline=None)
+def test_a_fingerprint_changes_with_any_character_label_or_order(rows, draw):
+    def of(rows):
+        return fingerprint(
+            Dataset.from_list([dict(zip(("sentence_0", "sentence_1", "label"), row, strict=True)) for row in rows])
+        )
+
+    number = draw.draw(st.integers(0, len(rows) - 1))
+    first, second, label = rows[number]
+    place = draw.draw(st.integers(0, len(first) - 1))
+    other = "x" if first[place] != "x" else "y"
+    for changed in (
+        (first[:place] + other + first[place + 1 :], second, label),
+        (first, second + " ", label),
+        (first, second, (label + 1) % 3),
+    ):
+        assert of([*rows[:number], changed, *rows[number + 1 :]]) != of(rows)
+    assert (of(rows[::-1]) == of(rows)) == (rows[::-1] == rows)
 
 
 def test_a_folder_is_found_from_the_folder_of_the_notebooks(tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ FLOORS = [
     {"__init__", "errors", "settings", "records", "mini"},
     {"sources"},
     {"data"},
+    {"convert"},
     {"model"},
     {"recipes", "measures"},
     {"runs"},
