@@ -18,7 +18,7 @@ NOT_PROSE = [
     r"\]\([^)]*\)",  # targets of links
     r"<[^>]+>",
     r"\b\d{4}\.\d{4,5}\b",  # arXiv
-    r"(?i)\b(?:versions?|python|transformers|torch|numpy|library|before) [(]?\d+(?:\.\d+)+[^\n;]{0,40}",
+    r"(?i)\b(?:versions?|python|transformers|torch|numpy|library|before) \(?\d+\.\d+(?:(?:, | and | or | to )\d+\.\d+)*",
     r"(?i)\b(?:sections?|tables?|figures?) \d+\.\d+",  # of a paper
     r"\b[01]\d\.\d\b",  # exercise 05.1
     r"CC BY \d\.\d|Apache-\d\.\d|Apache \d\.\d",
