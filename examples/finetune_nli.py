@@ -39,10 +39,10 @@ def load_table(source: str) -> pd.DataFrame:
 
 
 def load_pairs(source: str, number: str) -> pd.DataFrame:
-    """Return the columns first, second and ``number``, whatever the file calls the two texts."""
+    """Return the columns first, second and ``number``: the texts are the first two columns that hold text."""
     table = load_table(source)
-    texts = [name for name in table if name != number]
-    if number not in table or len(texts) != 2 or not pd.api.types.is_numeric_dtype(table[number]):
+    texts = [name for name in table if pd.api.types.is_string_dtype(table[name])][:2]
+    if number not in table or len(texts) < 2 or not pd.api.types.is_numeric_dtype(table[number]):
         sys.exit(f"{source} has {', '.join(table)}: give it two columns of texts, and numbers in the column {number}")
     return table[[*texts, number]].set_axis(["first", "second", number], axis=1).dropna()
 

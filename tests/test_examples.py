@@ -140,12 +140,16 @@ def test_verdict():
         ({"train": "dev.parquet"}, r"dev\.parquet has sentence1, sentence2, score: .* numbers in the column label"),
         ({"train": "triplets.parquet", "loss": "cosent"}, r"triplets\.parquet has .*: .* numbers in the column label"),
         ({"batch-size": 1000}, r"pairs\.csv gives \d+ rows, less than a batch"),
-        ({"base": "nowhere/at-all"}, r"nowhere/at-all is no model folder and no model on the hub"),
+        ({"base": "."}, r"\. is no model folder and no model on the hub"),
         ({"out": "."}, r"is there already and not an empty folder"),
     ],
 )
 def test_finetune_says_what_is_wrong(tmp_path, data, monkeypatch, changes, sentence):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    def no_connection(*arguments, **options):
+        raise ConnectionError("no connection")
+
+    monkeypatch.setattr("datasets.load_dataset", no_connection)
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "theirs.txt").touch()
     out = tmp_path if changes.pop("out", None) else tmp_path / "out"
     said = sentence_of(monkeypatch, "finetune_nli.py", *options(data, out, **changes))
