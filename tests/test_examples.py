@@ -137,7 +137,10 @@ def test_verdict():
     [
         ({"train": "none.csv"}, r"none\.csv does not exist"),
         ({"train": "none"}, r"none is neither a \.parquet or \.csv file nor NAME:CONFIG:SPLIT on the hub"),
-        ({"train": "dev.parquet"}, r"dev\.parquet has sentence1, sentence2, score: .* numbers in the column label"),
+        (
+            {"train": "dev.parquet"},
+            r"dev\.parquet has sentence1, sentence2, score, topic: .* numbers in the column label",
+        ),
         ({"train": "triplets.parquet", "loss": "cosent"}, r"triplets\.parquet has .*: .* numbers in the column label"),
         ({"batch-size": 1000}, r"pairs\.csv gives \d+ rows, less than a batch"),
         ({"base": "."}, r"\. is no model folder and no model on the hub"),
