@@ -7,6 +7,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+pytest_plugins = ["tests.nbval_numbers"]  # outputs of notebooks are compared number by number
+
 _root = Path(__file__).parent
 _offline = _root / "tests" / "offline"
 
