@@ -74,8 +74,8 @@ def run_evaluate(options: argparse.Namespace) -> None:
     profile = chosen_profile(options)
     source, protocols = stlib.get_source(options.data, profile), (options.protocol,) if options.protocol else PROTOCOLS
     tasks, split = chosen_tasks(options.tasks, profile, source), options.nli_split or train_split(profile)
-    results = []
-    for row in suite(load_model(options.model), tasks, source, protocols, options.subsets, options.precision, split):
+    model, results = load_model(options.model), []
+    for row in suite(model, tasks, source, protocols, options.subsets, options.precision, split):
         results.append(row)
         print(describe_row(row), flush=True)
     asked = {"model": options.model, "source": str(source), "precision": options.precision}
@@ -93,7 +93,8 @@ def save(path: Path | None, content: dict) -> None:
 
 def describe_row(row: dict) -> str:
     """Return one line on one row of ``evaluate.suite``."""
-    figures = [f"{title} {row[name]:.2f}" for name, title in FIGURES.items() if row.get(name) is not None]
+    found = {title: row.get(title.lower().replace(" ", "_")) for title in FIGURES}
+    figures = [f"{title} {value:.2f}" for title, value in found.items() if value is not None]
     if row["low"] is not None:
         figures[0] += f" [{row['low']:.2f}, {row['high']:.2f}]"
     kind = row.get("subset") or row.get("protocol") or row["split"]
@@ -180,9 +181,7 @@ def run_bench(options: argparse.Namespace) -> None:
     source, split = stlib.get_source(options.data, profile), options.nli_split or train_split(profile)
     recipe = stlib.get_recipe(options.recipe) if options.recipe else bench.LIBRARY_DEFAULTS
     if recipe.data != "nli":
-        raise UsageError(
-            f"the recipe {recipe.name} trains on pairs of {recipe.data}: time one that trains on NLI pairs"
-        )
+        raise UsageError(f"the recipe {recipe.name} trains on {recipe.data}: time one that trains on NLI pairs")
     variants, pairs = bench.BOTH_ENGINES if options.recipe else bench.VARIANTS, stlib.nli(split, source)
     table = bench.compare(training_rows(recipe, pairs), steps, rounds, variants, print, recipe)
     print("\n" + table.to_string(index=False))
@@ -199,14 +198,8 @@ def run_bench(options: argparse.Namespace) -> None:
     save(options.json, {**about, "rows": table.to_dict("records")})
 
 
-# The figures of a row of scores and what they are called, the one with an interval first.
-FIGURES = {
-    "spearman": "Spearman",
-    "pearson": "Pearson",
-    "accuracy": "accuracy",
-    "macro_f1": "macro F1",
-    "calibration_error": "calibration error",
-}
+# The figures of a row of scores as they are printed, the one with an interval first.
+FIGURES = ("Spearman", "Pearson", "accuracy", "macro F1", "calibration error")
 UNITS = "percent, for correlations x 100; low to high is the 95 % interval of the first figure; n counts rows"
 ASKED = ("steps", "rounds", "recipe", "data", "nli_split")
 DATA = "mini, hub or a folder with parquet files"
@@ -264,8 +257,6 @@ KINDS = {
     "--steps": {"type": int, "default": 24},
     "--rounds": {"type": int, "default": 3},
     "--precision": {"default": "fp32", "choices": ("fp32", "bf16")},
-    "--profile": {"choices": ("mini", "small", "full")},
-    "--engine": {"choices": ("packed", "stock")},
     "--protocol": {"choices": ("senteval", "mteb")},
     "run": {"metavar": "RUN"},
 }

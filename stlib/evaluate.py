@@ -227,17 +227,14 @@ def suite(
     ``protocols``) and NLI (a classifier's; ``mnli:validation_matched`` names a split, else it is ``test``, or the only one
     besides ``train``). ``nli`` stands for SNLI's test split, ``nli-probe`` for a fresh head trained on its ``nli_split``. Rows
     are as ``sts_scores``, ``nli_scores`` (without arrays, with the split) and ``probe_scores`` return them, but all figures
-    are in percent, and None if not defined. Unknown names and a missing head raise UsageError
-    before the first row.
+    are in percent, and None if not defined. Raises UsageError for unknown names and a missing head before the first row.
     """
     source, nli_split = source or get_source(), nli_split or data.train_split(get_profile())
     classifier = model if isinstance(model, NLIClassifier) else None
     found = {task: parts_of(task, source, nli_split) for task in tasks}
-    for task, (kind, _) in found.items():
-        if kind == "nli" and classifier is None:
-            raise UsageError(
-                f"the model has no NLI head, which the task {task!r} needs: name a run folder, or leave it out"
-            )
+    heads = [task for task, (kind, _) in found.items() if kind == "nli"]
+    if heads and classifier is None:
+        raise UsageError(f"the model has no NLI head, which the task {heads[0]!r} needs: leave it out, or name a run")
     encoder = remembering(classifier.encoder if classifier else model, precision)
     encoder.encode([text for kind, parts in found.values() for text in texts_of(kind, parts)])
     for task, (kind, parts) in found.items():
@@ -265,9 +262,7 @@ def parts_of(task: str, source: Source, nli_split: str) -> tuple[str, dict[str, 
         have = [split] if split else splits_of(corpus, source)
         found = ["test"] if "test" in have else [name for name in have if name != "train" or split]
         if len(found) != 1:
-            raise UsageError(
-                f"the NLI corpus {corpus!r} has the splits {', '.join(have)}: name one, as in {corpus}:{have[0]}"
-            )
+            raise UsageError(f"{corpus!r} has the splits {', '.join(have)}: name one, as in {corpus}:{have[0]}")
         return kind, {found[0]: data.nli(found[0], source, corpus)}
     if split:
         raise UsageError(f"the task {task!r} from {source} has no pairs with NLI labels: leave :{split} out")
