@@ -58,9 +58,17 @@ def is_probe(task: str, source) -> bool:
     return task not in ("nli", "nli-probe") and kind_of(task, source) == "classification"
 
 
+def columns_of(task: str, source, nli_split: str) -> list[list[str]]:
+    """Return the columns of text that scoring a task encodes."""
+    from stlib.data import KINDS
+    from stlib.evaluate import parts_of
+
+    kind, parts = parts_of(task, source, nli_split)
+    return [list(part[name]) for part in parts.values() for name in KINDS[kind.removesuffix("-probe")].texts]
+
+
 def compare(classifier, jobs, source, precision: str, skip_probes: bool) -> dict:
     """Both ways in one precision: sentences, seconds, ratios, and the largest difference of any score."""
-    from stlib.evaluate import columns_of
     from stlib.model import EncodeOnce
 
     plain = [naive(classifier, job, source, precision) for job in jobs]
@@ -97,7 +105,6 @@ def compare(classifier, jobs, source, precision: str, skip_probes: bool) -> dict
 
 def naive(classifier, job, source, precision: str) -> dict:
     """One task, each of its columns through ``model.encode`` with the library's defaults."""
-    from stlib.evaluate import columns_of
     from stlib.model import EncodeOnce
 
     model, encoder, seconds, sentences = classifier.encoder, EncodeOnce(classifier.encoder), 0.0, 0

@@ -29,11 +29,10 @@ __all__ = [*_HOME, *_MODULES, "prepare", "setup"]
 
 
 def __getattr__(name: str):
-    if name in _MODULES:
-        return importlib.import_module(f"stlib.{name}")
-    if name in _HOME:
-        return getattr(importlib.import_module(f"stlib.{_HOME[name]}"), name)
-    raise AttributeError(f"module 'stlib' has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module 'stlib' has no attribute {name!r}")
+    room = importlib.import_module(f"stlib.{_HOME.get(name, name)}")
+    return getattr(room, name) if name in _HOME else room
 
 
 def __dir__() -> list[str]:

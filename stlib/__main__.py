@@ -1,6 +1,7 @@
 """The command line: python -m stlib train | evaluate | predict | card | data | bench."""
 
 import argparse
+import importlib
 import sys
 from pathlib import Path
 
@@ -8,10 +9,23 @@ import stlib  # its names are loaded when they are first used
 from stlib.errors import UsageError
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser that says what is wrong as the commands do, in one line, without the usage."""
+
+    def error(self, message: str):
+        raise UsageError(message)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command. Returns the exit status: 0 on success, 2 with one line on standard error for bad input."""
-    options = make_parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
+        options = make_parser().parse_args(arguments)
+        for name, value in vars(options).items():
+            if isinstance(value, str) and not value.strip():  # such as an unset variable of the shell
+                raise UsageError(f"{name} is blank: write a value, or leave it out")
+        if getattr(options, "json", None):  # before the work, which may take hours
+            options.json = importlib.import_module("stlib.settings").output_file(options.json)
         COMMANDS[options.command][0](options)
     except UsageError as error:
         problem = str(error)
@@ -20,15 +34,13 @@ def main(arguments: list[str] | None = None) -> int:
         problem = f"{reason}: check the path, its permissions and the space left"
     else:
         return 0
-    print(f"stlib {options.command}: {problem}", file=sys.stderr)
+    print(f"{' '.join(['stlib', *arguments[:1]])}: {problem}", file=sys.stderr)
     return 2
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    parser = argparse.ArgumentParser(
-        prog="python -m stlib", description="Train, evaluate and ask the models of the course."
-    )
+    parser = Parser(prog="python -m stlib", description="Train, evaluate and ask the models of the course.")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, (_, about, arguments) in COMMANDS.items():
         command = commands.add_parser(name, help=about)
@@ -55,24 +67,20 @@ def run_train(options: argparse.Namespace) -> None:
 
 
 def run_evaluate(options: argparse.Namespace) -> None:
+    from stlib.data import train_split
     from stlib.evaluate import PROTOCOLS, suite
     from stlib.runs import versions
 
     profile = chosen_profile(options)
-    source = stlib.get_source(options.data, profile)
-    tasks = chosen_tasks(options.tasks, profile, source)
-    encoder, classifier = load_model(options.model)
-    if "nli" in tasks and classifier is None:
-        raise UsageError(f"{options.model} has no NLI head: leave nli out of --tasks, or name a run folder")
-    protocols = PROTOCOLS if options.protocol is None else (options.protocol,)
-    model, split = classifier if "nli" in tasks else encoder, options.nli_split or profile.train_split
-    results = []
+    source, protocols = stlib.get_source(options.data, profile), (options.protocol,) if options.protocol else PROTOCOLS
+    tasks, split = chosen_tasks(options.tasks, profile, source), options.nli_split or train_split(profile)
+    model, results = load_model(options.model), []
     for row in suite(model, tasks, source, protocols, options.subsets, options.precision, split):
         found = "" if results and results[-1]["task"] == row["task"] else f" ({row['data']})"
         results.append(row)
         print(describe_row(row) + found, flush=True)
     asked = {"model": options.model, "source": str(source), "precision": options.precision}
-    save(options.json, {**asked, "versions": versions(), "results": results})
+    save(options.json, {**asked, "units": UNITS, "versions": versions(), "results": results})
 
 
 def save(path: Path | None, content: dict) -> None:
@@ -86,63 +94,50 @@ def save(path: Path | None, content: dict) -> None:
 
 def describe_row(row: dict) -> str:
     """Return one line on one row of ``evaluate.suite``."""
-    interval = "" if row["low"] is None else f" [{row['low']:.2f}, {row['high']:.2f}]"
-    kind = row.get("subset") or row.get("protocol") or "head"
-    start = f"{row['task']:18s} {kind:18s} n={row['n']:<6d}"
-    if "spearman" in row:
-        if row["spearman"] is None:
-            return f"{start} no correlation is defined"
-        return f"{start} Spearman {row['spearman']:.2f}{interval}, Pearson {row['pearson']:.2f}"
-    text = f"{start} accuracy {row['accuracy']:.2f}{interval}"
-    if kind == "head":
-        text += f", macro F1 {row['macro_f1']:.2f}, calibration error {row['calibration_error']:.2f}"
-    return text
+    found = {title: row.get(title.lower().replace(" ", "_")) for title in FIGURES}
+    figures = [f"{title} {value:.2f}" for title, value in found.items() if value is not None]
+    if row["low"] is not None:
+        figures[0] += f" [{row['low']:.2f}, {row['high']:.2f}]"
+    kind = row.get("subset") or row.get("protocol") or row["split"]
+    return f"{row['task']:18s} {kind:18s} n={row['n']:<6d} {', '.join(figures) or 'no correlation is defined'}"
 
 
 def chosen_tasks(text: str | None, profile, source) -> list[str]:
-    """Return the tasks named in ``--tasks``, or those of the profile that the source has."""
+    """Return the tasks named in ``--tasks``, each once, or those of the profile that the source has."""
+    missing, tasks = [], [task.strip() for task in (text or "").split(",")]
     if text is None:
-        have, missing = stlib.available_tasks(profile.sts_tasks + profile.classification_tasks, source)
-        if missing:
-            print(f"not in {source}: {', '.join(missing)}", file=sys.stderr)
-        return have
-    tasks = [task.strip() for task in text.split(",") if task.strip()]
-    _, missing = stlib.available_tasks(tuple(task for task in tasks if not task.startswith("nli")), source)
-    if missing or not tasks:
-        wanted = missing[0] if missing else text
-        raise UsageError(
-            f"there is no task {wanted!r} in {source}: name tasks with --tasks, and where they are with --data"
-        )
-    return tasks
+        tasks, missing = stlib.available_tasks(profile.sts_tasks + profile.classification_tasks, source)
+    if not any(tasks):
+        wanted = ", ".join(missing) or text
+        raise UsageError(f"there is no task {wanted} in {source}: name others with --tasks, or their place with --data")
+    if missing:
+        print(f"not in {source}: {', '.join(missing)}", file=sys.stderr)
+    return list(dict.fromkeys(filter(None, tasks)))
 
 
 def load_model(name: str):
-    """Return the encoder called ``name`` and its classifier, or None for the latter if there is no head."""
+    """Return the model called ``name``: an ``NLIClassifier`` if it has a head, else its encoder."""
     from stlib.model import has_head
     from stlib.runs import find_model_folder
 
     if name == "base":
-        return stlib.load_base(), None
+        return stlib.load_base()
     folder = find_model_folder(name)
-    if not has_head(folder):
-        return stlib.load_encoder(folder), None
-    classifier = stlib.load_classifier(folder)
-    return classifier.encoder, classifier
+    return stlib.load_classifier(folder) if has_head(folder) else stlib.load_encoder(folder)
 
 
 def run_predict(options: argparse.Namespace) -> None:
-    from stlib.predict import label_file
+    from stlib.predict import COLUMNS, label_file
 
-    one_pair = options.premise is not None and options.hypothesis is not None
-    if one_pair == (options.input is not None):
-        raise UsageError("give either --premise and --hypothesis, or --input pairs.csv")
-    if options.input is not None and options.output is None:
-        raise UsageError("--input needs --output, the CSV file to write")
-    _, classifier = load_model(options.model)
-    if classifier is None:
+    files = ("input", "output")
+    given = tuple(name for name in (*COLUMNS, *files) if getattr(options, name) is not None)
+    if given not in (COLUMNS, files):
+        raise UsageError("give either --premise and --hypothesis, or --input pairs.csv and --output labels.csv")
+    classifier = load_model(options.model)
+    if not isinstance(classifier, stlib.NLIClassifier):
         raise UsageError(f"{options.model} has no NLI head: name a run folder trained with SoftmaxLoss")
-    if options.input is not None:
-        print(label_file(classifier, options.input, options.output, options.skip_bad_rows))
+    if given == files:
+        print(label_file(classifier, Path(options.input), Path(options.output), options.skip_bad_rows))
         return
     (chances,) = classifier.predict_proba([options.premise], [options.hypothesis])
     rest = ", ".join(f"{label} {chance:.3f}" for label, chance in zip(classifier.labels, chances, strict=True))
@@ -193,25 +188,27 @@ def run_bench(options: argparse.Namespace) -> None:
     source, split = stlib.get_source(options.data, profile), options.nli_split or train_split(profile)
     recipe = stlib.get_recipe(options.recipe) if options.recipe else bench.LIBRARY_DEFAULTS
     if recipe.data != "nli":
-        raise UsageError(
-            f"the recipe {recipe.name} trains on pairs of {recipe.data}: time one that trains on NLI pairs"
-        )
+        raise UsageError(f"the recipe {recipe.name} trains on {recipe.data}: time one that trains on NLI pairs")
     variants, pairs = bench.BOTH_ENGINES if options.recipe else bench.VARIANTS, stlib.nli(split, source)
     table = bench.compare(training_rows(recipe, pairs), steps, rounds, variants, print, recipe)
     print("\n" + table.to_string(index=False))
-    turns = f"{rounds} rounds of {steps} steps; the first {bench.SKIPPED} of a turn not timed"
-    asked = {name: getattr(options, name) for name in ("steps", "rounds", "recipe", "data", "nli_split")}
-    given = [f" --{name.replace('_', '-')} {value}" for name, value in asked.items() if value]
+    given = [f"--{name.replace('_', '-')} {value}" for name, value in vars(options).items() if name in ASKED and value]
     about = {
-        "what": f"recipe {recipe.name}, training steps of {bench.BATCH} pairs, {turns}",
-        "command": f"python -m stlib bench{''.join(given)}",
+        "what": f"recipe {recipe.name}, training steps of {bench.BATCH} pairs, {rounds} rounds of {steps} steps; "
+        f"the first {bench.SKIPPED} of a turn not timed",
+        "command": " ".join(["python -m stlib bench", *given]),
         "data": f"{len(pairs):,} pairs: {split} from {source}",
         "data_fingerprint": fingerprint(pairs),
+        "hardware": describe_device(),
+        "versions": versions(),
     }
-    machine = {"hardware": describe_device(), "versions": versions()}
-    save(options.json, {**about, **machine, "rows": table.to_dict("records")})
+    save(options.json, {**about, "rows": table.to_dict("records")})
 
 
+# The figures of a row of scores as they are printed, the one with an interval first.
+FIGURES = ("Spearman", "Pearson", "accuracy", "macro F1", "calibration error")
+UNITS = "percent, for correlations x 100; low to high is the 95 % interval of the first figure; n counts rows"
+ASKED = ("steps", "rounds", "recipe", "data", "nli_split")
 DATA = "mini, hub or a folder with parquet files"
 SIZES = {"--profile": "mini, small or full (default: mini, or small with --data)", "--data": DATA}
 # What each command does, its help, and its arguments with theirs.
@@ -230,7 +227,7 @@ COMMANDS = {
     }),
     "evaluate": (run_evaluate, "score a model on STS, NLI and classification tasks", {
         "model": "base, a run folder or a model folder",
-        "--tasks": "a comma-separated list, such as sts13-sts,nli,banking77 (default: the profile's)",
+        "--tasks": "a comma-separated list, such as sts13-sts,nli,mnli:validation_matched (default: the profile's)",
         **SIZES,
         "--nli-split": "what the fresh head of the task nli-probe is trained on (default: the profile's)",
         "--subsets": "also score each subset of an STS task",
@@ -267,12 +264,12 @@ COMMANDS = {
     }),
 }  # fmt: skip
 KINDS = {
-    **{name: {"type": Path} for name in ("--out", "--json", "--input", "--output")},
     **{name: {"type": int} for name in ("--max-steps", "--seed", "--log-every")},
     **{name: {"action": "store_true"} for name in ("--resume", "--subsets", "--skip-bad-rows", "--compare")},
     "--steps": {"type": int, "default": 24},
     "--rounds": {"type": int, "default": 3},
-    "--precision": {"default": "fp32"},
+    "--precision": {"default": "fp32", "choices": ("fp32", "bf16")},
+    "--protocol": {"choices": ("senteval", "mteb")},
     "run": {"metavar": "RUN"},
 }
 

@@ -10,7 +10,7 @@ from scipy import stats
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import pairwise_cos_sim
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+from sklearn.metrics import classification_report, confusion_matrix
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from stlib import data
@@ -48,32 +48,31 @@ def sts_scores(model: Model, dataset: Dataset, name: str = "") -> tuple[dict, np
 
 
 def sts_table(model: Model, tasks: Iterable[str], source: Source | None = None, subsets: bool = False) -> pd.DataFrame:
-    """Return ``sts_scores`` of each task, one row per task, in the order given.
-
-    With ``subsets``, each task that names its subsets has a row for each of them too, and one for their mean
-    ("mean of subsets"), as papers of the SemEval years report; its interval is left empty.
-    """
-    encoder, rows = remembering(model), []
-    for task in progress_bar(tasks, desc="STS", unit="tasks"):
-        dataset = data.sts(task, "test", source)
-        rows.append(sts_scores(encoder, dataset, task)[0])
-        if subsets and "subset" in dataset.column_names:
-            rows += subset_rows(encoder, dataset, task)
+    """Return ``sts_rows`` of each task, in the order given."""
+    encoder, shown = remembering(model), progress_bar(tasks, desc="STS", unit="tasks")
+    rows = chain.from_iterable(sts_rows(encoder, data.sts(task, "test", source), task, subsets) for task in shown)
     return pd.DataFrame(rows, columns=STS_COLUMNS)
 
 
-def subset_rows(encoder: EncodeOnce, dataset: Dataset, task: str) -> list[dict]:
-    """Return a row for each subset of a task, without figures if it has no correlation, then the mean of all that have one."""
-    names, rows = np.asarray(dataset["subset"]), []
+def sts_rows(model: Model, dataset: Dataset, task: str, subsets: bool = False) -> list[dict]:
+    """Return ``sts_scores`` of a task, and with ``subsets``, if it names any, of each of them, then their mean.
+
+    Papers of the SemEval years report that ("mean of subsets"). It has no interval, and is that of the subsets which
+    have a correlation; the others are listed without figures.
+    """
+    encoder, whole = remembering(model), sts_scores(model, dataset, task)[0]
+    if not subsets or "subset" not in dataset.column_names:
+        return [whole]
+    names, rows, empty = np.asarray(dataset["subset"]), [], dict.fromkeys(STS_COLUMNS)
     for name in pd.unique(names):
         part = dataset.select(np.flatnonzero(names == name))
         try:
             row = sts_scores(encoder, part, task)[0]
         except UsageError:
-            row = {"task": task, "n": len(part)}
+            row = {**empty, "task": task, "n": len(part)}
         rows.append({**row, "subset": str(name)})
-    means = pd.DataFrame(rows, columns=STS_COLUMNS)[["spearman", "pearson"]].mean().to_dict()
-    return [*rows, {"task": task, "subset": "mean of subsets", "n": len(names), **means}]
+    means = pd.DataFrame(rows)[["spearman", "pearson"]].astype(float).mean().to_dict()
+    return [whole, *rows, {**empty, "task": task, "subset": "mean of subsets", "n": len(names), **means}]
 
 
 def accuracy_of(correct: np.ndarray) -> dict:
@@ -97,12 +96,13 @@ def nli_scores(classifier: NLIClassifier, dataset: Dataset, encoder: EncodeOnce 
     gold, encoder = np.asarray(dataset["label"]), encoder or EncodeOnce(classifier.encoder)
     u, v = (encoder.encode(dataset[side]) for side in data.KINDS["nli"].texts)
     probabilities = classifier.logits_of(u, v).softmax(dim=1).numpy()
-    predicted, labels = probabilities.argmax(axis=1), range(len(classifier.labels))
-    _, recall, f1, _ = precision_recall_fscore_support(gold, predicted, labels=labels, zero_division=0)
+    predicted, names, labels = probabilities.argmax(axis=1), classifier.labels, range(len(classifier.labels))
+    options = {"labels": labels, "target_names": names, "output_dict": True, "zero_division": 0}
+    report = classification_report(gold, predicted, **options)
     return {
         **accuracy_of(predicted == gold),
-        "macro_f1": float(f1.mean()),
-        "per_label": dict(zip(classifier.labels, recall.tolist(), strict=True)),
+        "macro_f1": report["macro avg"]["f1-score"],
+        "per_label": {name: report[name]["recall"] for name in names},
         "calibration_error": calibration_error(calibration(probabilities, gold)),
         "confusion": confusion_matrix(gold, predicted, labels=labels),
         "probabilities": probabilities,
@@ -199,7 +199,7 @@ def mteb(train: Part, validation: Part | None = None, test: Part | None = None) 
         probe = LogisticRegression(max_iter=100, random_state=MTEB_SEED).fit(x[chosen], y[chosen])
         accuracies.append(probe.score(*unseen))
     mean = float(np.mean(accuracies))
-    margin = float(stats.t.ppf(0.975, RUNS - 1) * np.std(accuracies, ddof=1) / RUNS**0.5)
+    margin = float(stats.t.ppf(0.975, RUNS - 1) * stats.sem(accuracies))
     return {"n": len(unseen[1]), "accuracy": mean, "low": mean - margin, "high": mean + margin}
 
 
@@ -213,7 +213,7 @@ def probe_table(
 
 def suite(
     model: Model | NLIClassifier,
-    tasks: Sequence[str],
+    tasks: Iterable[str],
     source: Source | None = None,
     protocols: Sequence[str] = PROTOCOLS,
     subsets: bool = False,
@@ -222,51 +222,54 @@ def suite(
 ) -> Iterator[dict]:
     """Yield the scores of a model on any mixture of tasks, row by row; each distinct sentence is encoded once for them all.
 
-    ``tasks`` are STS and classification tasks, told apart by their columns and the latter scored under all ``protocols``,
-    ``nli`` (a classifier on the NLI test split; another model raises UsageError) and ``nli-probe`` (a fresh head, trained
-    on ``nli_split``). Rows are as ``sts_scores``, ``nli_scores`` (without arrays) and ``probe_scores`` return them, but
-    all figures are in percent, and None if not defined.
+    ``tasks`` are corpora of the source, told apart by their columns: STS, classification (scored under all
+    ``protocols``) and NLI (a classifier's; ``mnli:validation_matched`` names a split, else it is ``test``, or the only one
+    besides ``train``). ``nli`` stands for SNLI's test split, ``nli-probe`` for a fresh head trained on its ``nli_split``. Rows
+    are as ``sts_scores``, ``nli_scores`` (without arrays, with the split) and ``probe_scores`` return them, but all figures
+    are in percent, and None if not defined. Raises UsageError for unknown names and a missing head before the first row.
     """
     source, nli_split = source or get_source(), nli_split or data.train_split(get_profile())
     classifier = model if isinstance(model, NLIClassifier) else None
-    if "nli" in tasks and classifier is None:
-        raise UsageError("the task nli needs a model with an NLI head: name a run folder, or leave nli out")
+    found = {task: parts_of(task, source, nli_split) for task in tasks}
+    heads = [task for task, (kind, _) in found.items() if kind == "nli"]
+    if heads and classifier is None:
+        raise UsageError(f"the model has no NLI head, which the task {heads[0]!r} needs: leave it out, or name a run")
     encoder = remembering(classifier.encoder if classifier else model, precision)
-    tables = {task: tables_of(task, source, nli_split) for task in tasks}
-    encoder.encode([text for found in tables.values() for column in texts_of(found) for text in column])
-    for task in tasks:
-        if task == "nli":
-            rows = [{"task": task, **in_percent(nli_scores(classifier, data.nli("test", source), encoder))}]
-        elif task == "nli-probe":
-            correct = nli_probe(encoder, data.nli(nli_split, source), data.nli("test", source))
-            rows = [{"task": task, "protocol": "fresh head", **in_percent(accuracy_of(correct))}]
-        elif data.kind_of(task, source) == "sts":
-            rows = sts_table(encoder, [task], source, subsets=subsets).to_dict("records")
+    encoder.encode([text for kind, parts in found.values() for text in texts_of(kind, parts)])
+    for task, (kind, parts) in found.items():
+        if kind == "nli":
+            ((split, pairs),) = parts.items()
+            scores = in_percent(nli_scores(classifier, pairs, encoder))
+            rows = [{"task": task.partition(":")[0], "split": split, **scores}]
+        elif kind == "nli-probe":
+            rows = [{"task": task, "protocol": "fresh head", **in_percent(accuracy_of(nli_probe(encoder, **parts)))}]
+        elif kind == "sts":
+            rows = sts_rows(encoder, parts["test"], task, subsets)
         else:
             rows = (probe_scores(encoder, task, source, protocol) for protocol in protocols)
-        found = "; ".join(table.info.description for table in tables[task])
+        read = {"data": "; ".join(part.info.description for part in parts.values())}
         for row in rows:
-            yield {key: None if value != value else value for key, value in {**row, "data": found}.items()}
+            yield {key: None if value != value else value for key, value in {**row, **read}.items()}
 
 
-def tables_of(task: str, source: Source, nli_split: str) -> list[Dataset]:
-    """Return the rows that scoring a task asks for."""
-    kind = "nli" if task in ("nli", "nli-probe") else data.kind_of(task, source)
-    if kind == "sts":
-        return [data.sts(task, "test", source)]
-    if kind == "classification":
-        return list(probe_parts(task, source).values())
-    if task in ("nli", "nli-probe"):
-        return [data.nli(split, source) for split in ([nli_split] if task == "nli-probe" else []) + ["test"]]
-    raise UsageError(f"the task {task!r} from {source} has pairs with NLI labels: score them with nli or nli-probe")
+def parts_of(task: str, source: Source, nli_split: str) -> tuple[str, dict[str, Dataset]]:
+    """Return how a task is scored (a kind of corpus, or ``nli-probe``), and the splits that this reads."""
+    if task == "nli-probe":
+        return task, {"train": data.nli(nli_split, source), "test": data.nli("test", source)}
+    corpus, _, split = ("snli:test" if task == "nli" else task).partition(":")
+    kind = "nli" if task == "nli" else data.kind_of(corpus, source)
+    if kind == "nli":
+        have = [split] if split else splits_of(corpus, source)
+        found = ["test"] if "test" in have else [name for name in have if name != "train" or split]
+        if len(found) != 1:
+            raise UsageError(f"{corpus!r} has the splits {', '.join(have)}: name one, as in {corpus}:{have[0]}")
+        return kind, {found[0]: data.nli(found[0], source, corpus)}
+    if split:
+        raise UsageError(f"the task {task!r} from {source} has no pairs with NLI labels: leave :{split} out")
+    return kind, {"test": data.sts(corpus, "test", source)} if kind == "sts" else probe_parts(corpus, source)
 
 
-def columns_of(task: str, source: Source, nli_split: str) -> list[list[str]]:
-    """Return the columns of text that scoring a task asks for."""
-    return texts_of(tables_of(task, source, nli_split))
-
-
-def texts_of(tables: Sequence[Dataset]) -> list[list[str]]:
-    """Return the columns of text of some tables."""
-    texts = {name for kind in data.KINDS.values() for name in kind.texts}
-    return [list(table[name]) for table in tables for name in table.column_names if name in texts]
+def texts_of(kind: str, parts: dict[str, Dataset]) -> list[str]:
+    """Return the texts that scoring a task encodes."""
+    names = data.KINDS[kind.removesuffix("-probe")].texts
+    return [text for part in parts.values() for name in names for text in part[name]]

@@ -9,7 +9,7 @@ import pandas as pd
 from scipy import stats
 
 # Intervals: resample the test rows, measure again, keep the middle 95 % (Efron and Tibshirani 1993).
-RESAMPLES, MIDDLE = 1_000, (2.5, 97.5)
+RESAMPLES = 1_000
 Interval = tuple[float, float]
 Scores = Mapping[str, np.ndarray]  # one array for each task
 
@@ -38,8 +38,7 @@ def resampled(statistic, n: int, resamples: int, seed: int) -> np.ndarray:
 
 def middle(values: np.ndarray) -> Interval:
     """Return the bounds of the middle 95 % of the values that are numbers."""
-    low, high = np.nanpercentile(values, MIDDLE)
-    return float(low), float(high)
+    return tuple(np.nanpercentile(values, [2.5, 97.5]).tolist())
 
 
 def bootstrap_mean(values: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> Interval:

@@ -79,11 +79,27 @@ def max_steps_from_environment() -> int | None:
 
 
 def runs_folder() -> Path:
-    """Return where run folders go: ``STLIB_RUNS``, else ``runs/`` of the checkout, else ``runs/`` of the current folder."""
-    if os.environ.get("STLIB_RUNS"):
-        return Path(os.environ["STLIB_RUNS"])
+    """Return where run folders go: ``STLIB_RUNS``, else ``runs/`` of the checkout, else ``runs/`` of the current folder.
+
+    Raises UsageError if ``STLIB_RUNS`` is a file.
+    """
+    if asked := os.environ.get("STLIB_RUNS"):
+        if Path(asked).is_file():
+            raise UsageError(f"STLIB_RUNS is {asked!r}, which is a file: set it to a folder, or unset it")
+        return Path(asked)
     checkout = Path(__file__).resolve().parents[1]
     return (checkout if (checkout / "pyproject.toml").exists() else Path.cwd()) / "runs"
+
+
+def output_file(path: str | Path) -> Path:
+    """Return the file to write, links followed. Raises UsageError if it is no file, or lies where none can be written."""
+    target = Path(os.path.realpath(path))
+    above = next(folder for folder in target.parents if folder.exists())
+    if str(path) == "-" or (target.exists() and not target.is_file()):
+        raise UsageError(f"{path} is no file: choose a file to write")
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise UsageError(f"{path} cannot be written, as {above} is no folder that may be: choose another file")
+    return target
 
 
 def best_device() -> str:

@@ -205,6 +205,8 @@ def test_files(tmp_path, capsys, case):
 MODEL = "MODEL"  # stands for the folder of a model without a head
 NAMES = {
     "recipe": (["train", "--recipe", "card2"], "no recipe 'card2'"),
+    "command": (["trian"], "invalid choice: 'trian'"),
+    "number": (["train", "--seed", "one"], "argument --seed: invalid int value: 'one'"),
     "profile": (["train", "--profile", "tiny"], "no profile 'tiny'"),
     "engine": (["train", "--engine", "fast"], "no engine 'fast'"),
     "split": (["train", "--nli-split", "dev"], "no file dev.parquet for the split 'dev'"),
@@ -218,14 +220,25 @@ NAMES = {
     "rows of the log": (["train", "--log-every", "0"], "log_every is 0"),
     "negative seed": (["train", "--seed", "-1"], "seed"),
     "resume": (["train", "--resume"], "no unfinished run to resume"),
-    "task": (["evaluate", "base", "--tasks", "sts,nope"], "no task 'nope'"),
+    "task": (["evaluate", "base", "--tasks", "sts,nope"], "no corpus 'nope' in mini corpora (it has: "),
+    "split of STS pairs": (
+        ["evaluate", "base", "--tasks", "sts:test"],
+        "has no pairs with NLI labels: leave :test out",
+    ),
     "no task": (["evaluate", "base", "--tasks", ","], "no task"),
-    "protocol": (["evaluate", MODEL, "--tasks", "opinion", "--protocol", "five"], "no protocol 'five'"),
-    "precision": (["evaluate", MODEL, "--tasks", "sts", "--precision", "int8"], "no precision 'int8'"),
+    "protocol": (
+        ["evaluate", MODEL, "--tasks", "opinion", "--protocol", "five"],
+        "argument --protocol: invalid choice: 'five'",
+    ),
+    "precision": (
+        ["evaluate", MODEL, "--tasks", "sts", "--precision", "int8"],
+        "argument --precision: invalid choice: 'int8'",
+    ),
     "model": (["evaluate", "nowhere_at_all", "--tasks", "sts"], "does not exist"),
     "head": (["evaluate", MODEL, "--tasks", "nli"], "no NLI head"),
     "half a pair": (["predict", MODEL, "--premise", "only"], "either --premise and --hypothesis, or --input"),
-    "no output": (["predict", MODEL, "--input", "pairs.csv"], "--input needs --output"),
+    "pair and file": (["predict", MODEL, "--premise", "a", "--hypothesis", "b", "--output", "x"], "either --premise"),
+    "no output": (["predict", MODEL, "--input", "pairs.csv"], "or --input pairs.csv and --output"),
     "head for labels": (["predict", MODEL, "--premise", "a", "--hypothesis", "b"], "no NLI head"),
     "card": (["card", "nowhere_at_all"], "does not exist"),
     "turns": (["bench", "--rounds", "0"], "at least 1"),

@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 
@@ -64,7 +65,55 @@ def test_figures_are_percent_and_one_that_is_not_defined_is_said(tmp_path, capsy
     rows = json.loads((tmp_path / "scores.json").read_text(), parse_constant=pytest.fail)["results"]
     assert [row["subset"] for row in rows] == ["all", "pets", "sky", "mean of subsets"]
     assert rows[2]["spearman"] is None
+    assert json.loads((tmp_path / "scores.json").read_text())["units"].startswith("percent")
     assert abs(rows[1]["spearman"]) == pytest.approx(100)  # of two pairs
+
+
+def test_a_file_that_cannot_be_written_is_found_out_before_the_work(tmp_path, capsys, monkeypatch, tiny_model):
+    monkeypatch.setattr("stlib.evaluate.suite", lambda *arguments: pytest.fail("scored"))
+    monkeypatch.setattr("stlib.fast.bench.compare", lambda *arguments: pytest.fail("timed"))
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    for command in (["evaluate", tiny_model, "--tasks", "sts"], ["bench"]):
+        for path in (tmp_path, tmp_path / "file" / "scores.json", "/dev/null/scores.json", "-"):
+            assert "choose a" in fails(capsys, *command, "--json", path)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_what_is_written_goes_through_a_link(tmp_path, tiny_model):
+    (tmp_path / "scores.json").symlink_to("real.json")
+    arguments = ["--tasks", "opinion", "--protocol", "mteb", "--json", str(tmp_path / "scores.json")]
+    assert main(["evaluate", str(tiny_model), *arguments]) == 0
+    assert (tmp_path / "scores.json").is_symlink()
+    assert json.loads((tmp_path / "real.json").read_text())["results"][0]["task"] == "opinion"
+
+
+def test_tasks_are_scored_once_and_there_must_be_some(tmp_path, capsys, data_folder, tiny_model):
+    arguments = ["evaluate", tiny_model, "--data", data_folder]
+    assert main([*map(str, arguments), "--tasks", " sts13-sts ,,cr,sts13-sts", "--protocol", "mteb"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["sts13-sts", "cr"]
+    shutil.rmtree(data_folder / "cr")
+    shutil.rmtree(data_folder / "sts13-sts")
+    assert "there is no task sts12-sts, sts13-sts," in fails(capsys, *arguments)
+
+
+def test_a_blank_argument_is_refused(tmp_path, capsys, monkeypatch, tiny_run):
+    """As an unset variable of the shell leaves it: it is no folder, and none of a pair's sentences."""
+    monkeypatch.chdir(tmp_path)
+    pair = ["--premise", "a", "--hypothesis", " "]
+    assert (
+        fails(capsys, "predict", tiny_run.folder, *pair)
+        == "stlib predict: hypothesis is blank: write a value, or leave it out\n"
+    )
+    assert "out is blank" in fails(capsys, "train", "--out", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_split_of_the_environment_trains_a_fresh_head(monkeypatch, tiny_model):
+    asked = []
+    monkeypatch.setenv("STLIB_NLI_SPLIT", "train[:96]")
+    monkeypatch.setattr("stlib.evaluate.suite", lambda *arguments: asked.append(arguments[-1]) or [])
+    assert main(["evaluate", str(tiny_model), "--tasks", "nli-probe"]) == 0
+    assert asked == ["train[:96]"]
 
 
 @pytest.mark.parametrize(("profile", "split"), [("mini", "train[:8640]"), ("small", "train[:20000]")])

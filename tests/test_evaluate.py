@@ -105,16 +105,38 @@ def test_a_task_is_what_its_columns_say(tiny, tmp_path):
     """Whatever its name: a folder of pairs with scores is an STS task, one with texts and labels a probe's."""
     pairs = data.sts("sts", "test", MINI).to_pandas()[["sentence1", "sentence2", "score"]]
     texts = pd.DataFrame({"text": [f"{word} {i}" for i in range(20) for word in ("good", "bad")], "label": [1, 0] * 20})
-    nli = pd.DataFrame({"premise": ["a"], "hypothesis": ["b"], "label": [0]})
-    for name, table, split in (("stsb", pairs, "test"), ("moods-sts", texts, "train"), ("nli-like", nli, "test")):
+    for name, table, split in (("stsb", pairs, "test"), ("moods-sts", texts, "train")):
         (tmp_path / name).mkdir()
         table.to_parquet(tmp_path / name / f"{split}.parquet")
     source = Source("folder", tmp_path)
     rows = list(evaluate.suite(tiny, ["stsb", "moods-sts"], source, ("senteval",)))
     assert rows[0]["spearman"] == pytest.approx(evaluate.sts_table(tiny, ["sts"], MINI)["spearman"][0])
     assert (rows[1]["protocol"], rows[1]["n"]) == ("senteval", 40)
-    with pytest.raises(UsageError, match=r"'nli-like' from .* has pairs with NLI labels"):
-        list(evaluate.suite(tiny, ["nli-like"], source))
+    with pytest.raises(UsageError, match=r"'stsb:test' from .* has no pairs with NLI labels: leave :test out"):
+        list(evaluate.suite(tiny, ["moods-sts", "stsb:test"], source))
+
+
+def test_any_corpus_of_nli_pairs_is_scored_by_its_name(tiny, tmp_path):
+    """With the split that is there, or the one that is named; the head is the run's, as for SNLI."""
+    classifier, source = NLIClassifier(tiny, torch.nn.Linear(3 * SIZE, 3)), Source("folder", tmp_path)
+    pairs = data.nli("test[:60]", MINI).to_pandas()
+    pairs = pairs.rename(columns={"sentence_0": "premise", "sentence_1": "hypothesis"})
+    splits = {"matched": 30, "train": 9}, {"test": 12, "validation": 15}, {"dev": 6, "other": 21}
+    for name, sizes in zip(("mnli", "anli", "two"), splits, strict=True):
+        (tmp_path / name).mkdir()
+        for split, rows in sizes.items():
+            pairs[:rows].to_parquet(tmp_path / name / f"{split}.parquet")
+    tasks = ["mnli", "anli", "anli:validation[:3]", "two:other", "mnli:train"]
+    rows = list(evaluate.suite(classifier, tasks, source))
+    assert [(row["task"], row["split"], row["n"]) for row in rows] == [
+        ("mnli", "matched", 30), ("anli", "test", 12), ("anli", "validation[:3]", 3), ("two", "other", 21), ("mnli", "train", 9)
+    ]  # fmt: skip
+    alone = evaluate.nli_scores(classifier, data.nli("test[:30]", MINI))
+    assert rows[0]["accuracy"] == 100 * alone["accuracy"]
+    with pytest.raises(UsageError, match="'two' has the splits dev, other: name one, as in two:dev"):
+        list(evaluate.suite(classifier, ["two"], source))
+    with pytest.raises(UsageError, match="no NLI head, which the task 'mnli' needs"):
+        list(evaluate.suite(tiny, ["mnli"], source))
 
 
 def test_a_suite_encodes_each_sentence_once_and_gives_the_same_rows(tiny, encoded):
@@ -146,12 +168,14 @@ def test_a_fresh_head_scores_a_model_without_one(tiny, encoded):
     assert row["low"] < row["accuracy"] < row["high"]
 
 
+TASKS = ("nli", "nli-probe", "sts13-sts", "cr")
+
+
 def test_the_texts_of_a_task_come_from_the_source_that_was_asked(data_folder):
     source = Source("folder", data_folder)
-    assert [len(column) for column in evaluate.columns_of("nli", source, "train")] == [60, 60]
-    assert [len(column) for column in evaluate.columns_of("nli-probe", source, "train[:30]")] == [30, 30, 60, 60]
-    assert evaluate.columns_of("sts13-sts", source, "train")[1] == ["a kitten", "a puppy", "a tax"]
-    assert [len(column) for column in evaluate.columns_of("cr", source, "train")] == [40]
+    texts = {task: evaluate.texts_of(*evaluate.parts_of(task, source, "train[:30]")) for task in TASKS}
+    assert [len(texts[task]) for task in TASKS] == [120, 60 + 120, 6, 40]
+    assert texts["sts13-sts"] == ["a cat", "a dog", "the sun", "a kitten", "a puppy", "a tax"]
 
 
 def test_a_suite_with_nli_needs_a_head(tiny):

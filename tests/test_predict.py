@@ -61,7 +61,10 @@ BAD = [
     ("premise,hypothesis\na,b\n  ,c\n", "no premise in row 2"),
     ("premise,hypothesis\na,b\nc\n", "more or fewer cells than the header in row 2"),
     ("premise,hypothesis\na,b,c\n", "more or fewer cells than the header in row 1"),
+    ("premise, PREMISE ,hypothesis\na,b,c\n", "the column 'premise' twice"),
+    ("premise;hypothesis\na;b\n", "(it has: premise;hypothesis): rename or add it, with commas between columns"),
     ("premise,hypothesis,predicted\na,b,neutral\n", "a column 'predicted' already"),
+    ("premise,hypothesis, Predicted\na,b,neutral\n", "a column 'predicted' already"),
     ("entailment,premise,hypothesis\n0.1,a,b\n", "a column 'entailment' already"),
     ('premise,hypothesis\na,b\n"c,d\n', "could not be read as CSV after row 1"),
 ]
@@ -113,11 +116,34 @@ def test_a_file_without_rows_gives_the_header(classifier, tmp_path):
     assert read(tmp_path / "labels.csv") == [["premise", "hypothesis", "predicted", *classifier.labels]]
 
 
-def test_a_long_field_and_standard_input_are_read(classifier, tmp_path, monkeypatch):
-    text = f"premise,hypothesis\n{'word ' * 40_000},b\n"
-    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+def test_a_header_keeps_its_blanks_and_capitals(classifier, tmp_path):
+    """They do not matter, nor do names that are there twice, if nothing is read from them."""
+    source = write(tmp_path / "pairs.csv", ", Premise ,HYPOTHESIS,note,note,\n0,a,b,c,d,e\n")
+    label_file(classifier, source, tmp_path / "labels.csv")
+    header, row = read(tmp_path / "labels.csv")
+    assert header[:7] == ["", " Premise ", "HYPOTHESIS", "note", "note", "", "predicted"]
+    assert row[:6] == ["0", "a", "b", "c", "d", "e"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_a_long_field_and_standard_input_are_read(classifier, tmp_path, monkeypatch, encoding):
+    """As UTF-8, with its mark or without, whatever the terminal's encoding is; line ends inside a cell are kept."""
+    text = f'premise,hypothesis\r\n"{"wörd " * 40_000}\r\n",b\r\n'
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode("utf-8-sig")), encoding))
     label_file(classifier, Path("-"), tmp_path / "labels.csv")
-    assert len(read(tmp_path / "labels.csv")[1][0]) == 200_000
+    assert read(tmp_path / "labels.csv")[1][0] == "wörd " * 40_000 + "\r\n"
+
+
+def test_the_output_is_a_file_that_is_not_the_input(classifier, tmp_path):
+    """What cannot be written is said before anything is labelled, and a folder that is missing is made."""
+    source = write(tmp_path / "pairs.csv", "premise,hypothesis\na,b\n")
+    for target in (tmp_path, source / "labels.csv", Path("-"), source, tmp_path / "." / "pairs.csv"):
+        with pytest.raises(UsageError, match=r"choose (a|another) (file|one)"):
+            label_file(classifier, source, target)
+    assert [path.name for path in tmp_path.iterdir()] == ["pairs.csv"]
+    assert len(read(source)[0]) == 2
+    label_file(classifier, source, tmp_path / "new" / "folder" / "labels.csv")
+    assert len(read(tmp_path / "new" / "folder" / "labels.csv")) == 2
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege on Windows")
@@ -129,6 +155,9 @@ def test_a_link_stays_a_link_and_a_device_is_refused(classifier, tmp_path):
     assert len(read(real)) == 2
     with pytest.raises(UsageError, match="is no file"):
         label_file(classifier, source, Path("/dev/null"))
+    (tmp_path / "self.csv").symlink_to("pairs.csv")
+    with pytest.raises(UsageError, match="the file to read and the file to write"):
+        label_file(classifier, source, tmp_path / "self.csv")
 
 
 @pytest.mark.slow

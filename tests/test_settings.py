@@ -57,6 +57,13 @@ def test_runs_go_where_they_are_told(monkeypatch, tmp_path):
     assert (settings.runs_folder().parent / "pyproject.toml").exists()
 
 
+def test_runs_do_not_go_into_a_file(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    monkeypatch.setenv("STLIB_RUNS", str(tmp_path / "file"))
+    with pytest.raises(UsageError, match=r"STLIB_RUNS is .* which is a file: set it to a folder"):
+        settings.runs_folder()
+
+
 @pytest.mark.parametrize(
     ("name", "value"), [("DEVICE", "gpu"), ("DEVICE", "cuda"), ("PRECISION", "int8"), ("PRECISION", "bfloat16")]
 )
