@@ -1,6 +1,7 @@
 """Evaluation: semantic textual similarity, NLI and probes, each with its uncertainty, and a whole suite of tasks."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 
 import numpy as np
 import pandas as pd
