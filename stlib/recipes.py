@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 import torch
 from datasets import Dataset, Value
 from sentence_transformers import SentenceTransformer
@@ -199,20 +200,18 @@ def triplets(pairs: Dataset) -> Dataset:
     A premise with several of either gives as many triplets as the rarer kind allows; one without both gives none. So
     does Gao et al. 2021 (SimCSE, arXiv 2104.08821). Raises UsageError if no premise has both.
     """
-    by_premise: dict[str, tuple[list, list, list]] = {}
-    for premise, hypothesis, label in zip(pairs["sentence_0"], pairs["sentence_1"], pairs["label"], strict=True):
-        by_premise.setdefault(premise, ([], [], []))[label].append(hypothesis)
-    rows = [
-        {"anchor": premise, "positive": positive, "negative": negative}
-        for premise, (entailed, _, contradicted) in by_premise.items()
-        for positive, negative in zip(entailed, contradicted, strict=False)
-    ]
-    if not rows:
+    table = pairs.to_pandas()
+    table["premise"] = pd.factorize(table["sentence_0"])[0]
+    table["number"] = table.groupby(["premise", "label"]).cumcount()
+    entailed, contradicted = (table[table["label"] == label] for label in (0, 2))
+    rows = entailed.merge(contradicted, on=["premise", "number"]).sort_values(["premise", "number"])
+    if rows.empty:
         raise UsageError(
-            "no premise of these NLI pairs has both an entailed and a contradicted hypothesis: the ranking loss needs "
-            "both; train on more pairs, or with another recipe"
+            "no premise of these NLI pairs has both an entailed and a contradicted hypothesis, as the ranking loss needs: "
+            "train on more pairs, or with another recipe"
         )
-    return Dataset.from_list(rows)
+    sides = {"anchor": "sentence_0_x", "positive": "sentence_1_x", "negative": "sentence_1_y"}
+    return Dataset.from_dict({name: rows[side].tolist() for name, side in sides.items()})
 
 
 def prepare_encoder(recipe: Recipe, model: SentenceTransformer) -> SentenceTransformer:

@@ -50,19 +50,15 @@ def train(
     resume: bool = False,
     **choices,
 ) -> Run:
-    """Train a model and write a run folder.
-
-    With several processes (``torchrun --nproc_per_node=N -m stlib train …``) each takes its share of every batch, and
-    the first one writes the run folder.
+    """Train a model and write a run folder. With several processes each takes its share of every batch.
 
     Args:
         recipe: a name in ``recipes.RECIPES``, or a Recipe.
         profile: ``mini``, ``small`` or ``full``; ``STLIB_PROFILE`` or ``mini`` by default.
-        out: the run folder; by default one under ``runs/`` named after recipe, profile and split.
+        out: the run folder; by default ``RunConfig.folder``.
         resume: continue the unfinished run in ``out`` from its last whole checkpoint, to the same weights, bit for bit
             on a processor; from the start if there is none yet. All other arguments must be the same.
-        choices: the fields of ``configure.Choices``: ``data``, ``nli_split``, ``max_steps``, ``seed``, ``log_every``,
-            ``engine`` and ``start``.
+        choices: the fields of ``configure.Choices``.
 
     Raises:
         UsageError: unknown names, missing data, a run folder that is in use; nothing has been written then.
@@ -77,18 +73,16 @@ def train(
 def carry_out(config: RunConfig, rows: Dataset, out: Path, resume: bool) -> Run:
     """Train what was configured, and write the run folder: the first of several processes does."""
     check_folder(out, config, resume)  # again: another run may have come first
-    checkpoint = last_checkpoint(out, config) if resume and config.recipe.soup == 1 else None
+    soup = config.recipe.soup > 1
+    checkpoint = last_checkpoint(out, config) if resume and not soup else None
     loss = prepare_loss(config)  # the first thing that may fail: nothing is written before
     if is_first_process():
-        if config.recipe.soup == 1:
+        if not soup:
             print(describe(config, loss.model, rows), flush=True)
         with writing(out):
             out.mkdir(parents=True, exist_ok=True)
             write_json(out / "unfinished.json", config.to_dict())
-    if config.recipe.soup == 1:
-        found = carry_out_steps(config, rows, out, loss, checkpoint)
-    else:
-        found = carry_out_soup(config, rows, out)
+    found = carry_out_soup(config, rows, out) if soup else carry_out_steps(config, rows, out, loss, checkpoint)
     if is_first_process():
         finish(out, *found)
     PartialState().wait_for_everyone()
