@@ -99,11 +99,9 @@ def load_rows(recipe: Recipe, split: str, source: Source) -> Dataset:
         pairs = pairs.select(np.flatnonzero(unseen(pairs.to_pandas(), test.to_pandas())))
     rows = training_rows(recipe, pairs)
     if len(rows) < recipe.batch_size:
-        raise UsageError(
-            f"the split {split!r} has {len(rows)} pairs, fewer than one batch of {recipe.batch_size}: choose a larger split"
-        )
+        found = f"{len(rows)} pairs, fewer than one batch of {recipe.batch_size}"
+        raise UsageError(f"the split {split!r} has {found}: choose a larger split")
     if recipe.loss == "softmax" and len(labels := set(rows.unique("label"))) < 2:
-        raise UsageError(
-            f"all pairs have the label {labels.pop()} in the split {split!r}: a classifier needs two labels or more"
-        )
+        found = f"all pairs have the label {labels.pop()} in the split {split!r}"
+        raise UsageError(f"{found}: a classifier needs two labels or more")
     return rows

@@ -33,15 +33,12 @@ WEIGHTS_SHA256 = FILES_SHA256["model.safetensors"]
 HEAD_WEIGHTS, HEAD_CONFIG = "nli_head.safetensors", "nli_head.json"
 BATCH_TOKENS = 4_096  # what was fastest on two cores
 ENCODING = ("fp32", "bf16")
-# The poolings of the base model's own file, as it calls them; others have one name in all versions.
-OLD_POOLING = {
-    "cls": "cls_token", "mean": "mean_tokens", "max": "max_tokens", "mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
-}  # fmt: skip
+# What older versions call these poolings; others have one name in all of them.
+OLD_POOLING = {"cls": "cls_token", "mean": "mean_tokens", "max": "max_tokens"}
 # How a model ``folder`` is used without sentence-transformers: as the first module, the pooling and Normalize do it.
 PLAIN_ENCODER = """\
 import torch
 from transformers import AutoModel, AutoTokenizer
-
 tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder)
 tokens = tokenizer(sentences, padding=True, truncation=True, return_tensors="pt")
 mask = tokens["attention_mask"].unsqueeze(-1)
@@ -52,7 +49,6 @@ embeddings = torch.nn.functional.normalize(embeddings)
 PLAIN_HEAD = """\
 import torch
 from safetensors.torch import load_file
-
 head = load_file(f"{folder}/nli_head.safetensors")
 logits = torch.cat([u, v, (u - v).abs()], dim=1) @ head["weight"].T + head["bias"]
 labels = [("entailment", "neutral", "contradiction")[i] for i in logits.argmax(dim=1)]
@@ -158,7 +154,8 @@ def save_encoder(encoder: SentenceTransformer, folder: Path, create_model_card: 
             files[file] = {"max_seq_length": module.max_seq_length, "do_lower_case": module.do_lower_case}
         elif isinstance(module, Pooling):
             modes = [module.pooling_mode] if isinstance(module.pooling_mode, str) else module.pooling_mode
-            old = {f"pooling_mode_{OLD_POOLING.get(mode, mode)}": mode in modes for mode in [*OLD_POOLING, *modes]}
+            named = [*OLD_POOLING, "mean_sqrt_len_tokens", *modes]  # the first four are in the base model's file
+            old = {f"pooling_mode_{OLD_POOLING.get(mode, mode)}": mode in modes for mode in named}
             files[file] = {"word_embedding_dimension": module.embedding_dimension, **old}
     for file, content in files.items():
         (folder / file).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -172,17 +169,15 @@ def pair_features(u: torch.Tensor, v: torch.Tensor, multiply: bool = False) -> t
 class NLIClassifier:
     """An encoder and the linear head of ``SoftmaxLoss``, which together label a premise and a hypothesis.
 
-    The library's ``save_pretrained`` keeps the encoder only, so the head has two files beside it: plain
-    ``SentenceTransformer(folder)`` loads the encoder, ``load_classifier(folder)`` both. Raises UsageError if sizes differ.
+    The library saves the encoder only, so the head has two files beside it. Raises UsageError if sizes differ.
     """
 
     def __init__(self, encoder: SentenceTransformer, head: nn.Linear, labels: Sequence[str] = NLI_LABELS):
         d = encoder.get_embedding_dimension()
         if head.in_features not in (3 * d, 4 * d) or head.out_features != len(labels):
-            raise UsageError(
-                f"the head maps {head.in_features} features to {head.out_features} labels, but this encoder and these labels "
-                f"need {3 * d} (or with u*v {4 * d}) to {len(labels)}: use the head that was trained with this encoder"
-            )
+            needed = f"{3 * d} (or with u*v {4 * d}) to {len(labels)}: use the head that was trained with this encoder"
+            found = f"the head maps {head.in_features} features to {head.out_features} labels"
+            raise UsageError(f"{found}, but this encoder and these labels need {needed}")
         self.multiply = head.in_features == 4 * d
         self.encoder, self.head, self.labels = encoder, head.to(encoder.device), tuple(labels)
 
@@ -243,9 +238,8 @@ def load_head(folder: Path) -> tuple[nn.Linear, tuple[str, ...]]:
 class EncodeOnce:
     """A model whose ``encode`` remembers: a sentence that was encoded before costs nothing.
 
-    The library sorts sentences by length and pads each batch to its longest. Here a batch holds sentences of one length,
-    and those that the tokenizer does not tell apart ("A man." and "a man.") are encoded once. A model that adds a
-    prompt, or does not start with a transformer and a fast tokenizer, goes through the library's own ``encode``.
+    A batch holds sentences of one length, so nothing is padded, and those that the tokenizer does not tell apart
+    ("A man." and "a man.") are encoded once. A model that is no plain transformer goes through the library's ``encode``.
     ``rows`` tells the row of each sentence in ``embeddings``, shape (m, d), float32. Matrix products are in fp32, as
     published scores are, or bf16. A batch has at most ``batch_tokens`` tokens, or one longer sentence.
     """

@@ -144,9 +144,6 @@ def get_recipe(name: str | Recipe) -> Recipe:
     return RECIPES[name]
 
 
-# ---- optimizer and schedule -----------------------------------------------------------------------------------------
-
-
 def linear_schedule(warmup_steps: int, schedule_steps: int) -> Callable[[int], float]:
     """Return the factor on the learning rate at a step, counted from 0: up over the warm-up, then straight down to 0.
 

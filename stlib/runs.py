@@ -100,16 +100,14 @@ class Run:
             info = read_json(folder / "run.json")
             settings, of_recipe = ({field.name for field in fields(kind)} for kind in (RunConfig, Recipe))
             if settings - info.keys() or set(info["recipe"]) - of_recipe:
-                raise UsageError(
-                    f"another version wrote {folder / 'run.json'}: train the run again with another --out, or name its model, "
-                    f"{folder / 'model'}"
-                )
+                way_out = f"train the run again with another --out, or name its model, {folder / 'model'}"
+                raise UsageError(f"another version wrote {folder / 'run.json'}: {way_out}")
             return cls(folder, info)
         problem = f"does not exist: train one with python -m stlib train --out {folder}"
         if folder.is_dir():
-            unfinished = (folder / "unfinished.json").exists()
-            state = "an unfinished run (continue it with --resume)" if unfinished else "no run.json"
-            problem = f"holds {state}: finish it or name another folder"
+            problem = "holds no run.json: finish it or name another folder"
+        if (folder / "unfinished.json").exists():
+            problem = "holds an unfinished run (continue it with --resume): finish it or name another folder"
         raise UsageError(f"the run folder {folder} {problem}")
 
     @property
@@ -197,21 +195,16 @@ def set_aside(folder: Path) -> Path:
 
 @contextlib.contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Turn what goes wrong while ``folder`` is written into one sentence: a full disk, a folder that may not be written.
-
-    safetensors and torch's archive writer raise errors of other types for it than the system does.
-    """
+    """Turn what goes wrong while ``folder`` is written into one sentence: a full disk, a folder that may not be written."""
     try:
         yield
-    except (OSError, RuntimeError, SafetensorError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:  # safetensors and torch have types of their own for it
         known = re.search(r"No space left on device|PytorchStreamWriter failed|unexpected pos|os error \d+", str(error))
         if isinstance(error, RuntimeError) and not known:
             raise
         reason = getattr(error, "strerror", None) or (known[0] if known else str(error))
-        raise UsageError(
-            f"{folder} could not be written ({reason}): make room or choose another --out; checkpoints that are whole "
-            "stay, and --resume continues from the last"
-        ) from error
+        way_out = "make room or choose another --out; whole checkpoints stay, and --resume continues from the last"
+        raise UsageError(f"{folder} could not be written ({reason}): {way_out}") from error
 
 
 def check_folder(out: Path, config: RunConfig, resume: bool) -> None:
@@ -245,8 +238,8 @@ def last_checkpoint(out: Path, config: RunConfig) -> str | None:
     found = [folder for folder in (out / "checkpoints").glob("checkpoint-*") if is_whole(folder, config.processes)]
     last = max(found, key=step_of, default=None)
     if is_first_process():
-        start = f"resuming {config.recipe.name} at step {step_of(last):,}" if last else ""
-        print(start or f"{out} has no checkpoint yet: the run starts again")
+        at_step = f"resuming {config.recipe.name} at step {step_of(last):,}" if last else ""
+        print(at_step or f"{out} has no checkpoint yet: the run starts again")
     return str(last) if last else None
 
 
@@ -256,10 +249,9 @@ def step_of(checkpoint: str | Path) -> int:
 
 
 def is_whole(checkpoint: Path, processes: int) -> bool:
-    """Return whether all of a checkpoint was written.
+    """Return whether all of a checkpoint was written: the state last, but for other processes' random states.
 
-    The library writes ``trainer_state.json`` last, but for other processes' random states; its own
-    ``get_last_checkpoint`` takes the folder with the highest number, whole or not.
+    The library's own ``get_last_checkpoint`` takes the folder with the highest number, whole or not.
     """
     ranks = [""] if processes == 1 else [f"_{rank}" for rank in range(processes)]
     try:

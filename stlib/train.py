@@ -52,6 +52,8 @@ def train(
 ) -> Run:
     """Train a model and write a run folder. With several processes each takes its share of every batch.
 
+    Raises UsageError for unknown names, missing data, a run folder that is in use; nothing has been written then.
+
     Args:
         recipe: a name in ``recipes.RECIPES``, or a Recipe.
         profile: ``mini``, ``small`` or ``full``; ``STLIB_PROFILE`` or ``mini`` by default.
@@ -59,9 +61,6 @@ def train(
         resume: continue the unfinished run in ``out`` from its last whole checkpoint, to the same weights, bit for bit
             on a processor; from the start if there is none yet. All other arguments must be the same.
         choices: the fields of ``configure.Choices``.
-
-    Raises:
-        UsageError: unknown names, missing data, a run folder that is in use; nothing has been written then.
     """
     config, rows = configure(recipe, profile, **choices)
     out = Path(out) if out else config.folder()
@@ -90,7 +89,7 @@ def carry_out(config: RunConfig, rows: Dataset, out: Path, resume: bool) -> Run:
 
 
 def carry_out_steps(config: RunConfig, rows: Dataset, out: Path, loss: nn.Module, checkpoint: str | None) -> tuple:
-    """Take the steps of one run, from a checkpoint if there is one. Return the arguments of ``finish`` after ``out``."""
+    """Take the steps of one run, from a checkpoint if there is one. Return what ``finish`` writes into ``out``."""
     head, started = head_of(loss), time.perf_counter()
     first_head = None if head is None else head.weight.detach().clone()
     with writing(out):
@@ -138,13 +137,9 @@ def make_trainer(config: RunConfig, loss: nn.Module, rows: Dataset, out: Path) -
     # Stopping logs and saves: a whole run has its last row at its own pace, as the card's has 137.
     stop = [StopAfter(config.last_step)] if config.last_step < config.total_steps else []
     options = {
-        "model": model,
-        "args": args,
-        "train_dataset": rows,
-        "loss": loss,
+        "model": model, "args": args, "train_dataset": rows, "loss": loss, "callbacks": [ProgressBar(), *stop],
         "optimizers": make_optimizer(config.recipe, model, head_of(loss)),
-        "callbacks": [ProgressBar(), *stop],
-    }
+    }  # fmt: skip
     if config.engine == "packed":
         with args.main_process_first(desc="tokenising"):
             name = f"{config.data_fingerprint}-{tokenizer_key(model.tokenizer, model.max_seq_length)}.arrow"
@@ -158,10 +153,8 @@ def make_trainer(config: RunConfig, loss: nn.Module, rows: Dataset, out: Path) -
 def finish(out: Path, encoder: SentenceTransformer, head: nn.Linear | None, log: pd.DataFrame, info: dict) -> None:
     """Write model, card, log and run.json; run.json comes last and makes the run a finished one."""
     log = log.astype({"loss": float})
-    encoder.eval()
-    encoder.model_card_data.training_logs = [
-        {"Epoch": row.epoch, "Step": row.step, "Training Loss": row.loss} for row in log.itertuples()
-    ]
+    data = encoder.eval().model_card_data
+    data.training_logs = [{"Epoch": row.epoch, "Step": row.step, "Training Loss": row.loss} for row in log.itertuples()]
     lines = [f"{row.step},{row.epoch:.8f},{row.loss:.6f},{row.learning_rate:.8g}\n" for row in log.itertuples()]
     info["final_loss"] = round(log["loss"].iloc[-1], 4)
     with writing(out):
@@ -182,7 +175,7 @@ def finish(out: Path, encoder: SentenceTransformer, head: nn.Linear | None, log:
 
 
 def carry_out_soup(config: RunConfig, rows: Dataset, out: Path) -> tuple:
-    """Train the runs of a soup into ``out/parts``, one seed after the other, and average their encoders, as ``finish`` takes it.
+    """Train the runs of a soup into ``out/parts``, one seed after the other. Return what ``finish`` writes of their mean.
 
     Runs that differ in their seed alone end near each other, and what is chance in each of them partly cancels in the
     mean; asking it costs no more than asking one (Wortsman et al. 2022, arXiv 2203.05482). The log is the mean of theirs.
