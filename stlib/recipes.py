@@ -212,7 +212,7 @@ def triplets(pairs: Dataset) -> Dataset:
 
 
 def prepare_encoder(recipe: Recipe, model: SentenceTransformer) -> SentenceTransformer:
-    """Return the encoder with the recipe's dropout, and without its Normalize module if the recipe has none."""
+    """Return ``model``, changed to the recipe's dropout, and without its Normalize module if the recipe has none."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = recipe.dropout
