@@ -69,26 +69,25 @@ def configure(recipe: str | Recipe, profile: str | None = None, **choices) -> tu
 
 def check_choices(recipe: Recipe, chosen: Choices) -> None:
     """Raise UsageError for a choice that no run can have."""
+    problem, several = None, processes()
     for name in ("max_steps", "log_every"):
         if (steps := getattr(chosen, name)) is not None and steps < 1:
-            raise UsageError(f"{name} is {steps}: choose a number of steps above zero")
+            problem = f"{name} is {steps}: choose a number of steps above zero"
     if chosen.engine not in (None, "packed", "stock"):
-        raise UsageError(f"there is no engine {chosen.engine!r}: choose one of packed, stock")
+        problem = f"there is no engine {chosen.engine!r}: choose one of packed, stock"
     if not 0 <= chosen.seed < 2**32:
-        raise UsageError(f"the seed is {chosen.seed}: choose a whole number from 0 to {2**32 - 1}")
+        problem = f"the seed is {chosen.seed}: choose a whole number from 0 to {2**32 - 1}"
+    if chosen.nli_split and recipe.data != "nli":
+        problem = f"the recipe {recipe.name} trains on pairs of {recipe.data}: leave nli_split (--nli-split) out"
+    if recipe.batch_size % several:
+        problem = f"{several} processes cannot share batches of {recipe.batch_size} pairs: start 2, 4, 8, …"
+    if several > 1 and recipe.loss in ("mnrl", "cosent", "angle"):
+        alone = f"each of {several} processes would see its share only: train it with one process"
+        problem = f"the recipe {recipe.name} ranks all pairs of a batch against each other, and {alone}"
+    if problem:
+        raise UsageError(problem)
     if chosen.start is not None:
         find_model_folder(chosen.start)
-    if chosen.nli_split and recipe.data != "nli":
-        raise UsageError(
-            f"the recipe {recipe.name} trains on pairs of {recipe.data}: leave nli_split (--nli-split) out"
-        )
-    if recipe.batch_size % processes():
-        raise UsageError(f"{processes()} processes cannot share batches of {recipe.batch_size} pairs: start 2, 4, 8, …")
-    if processes() > 1 and recipe.loss in ("mnrl", "cosent", "angle"):
-        raise UsageError(
-            f"the recipe {recipe.name} ranks all pairs of a batch against each other, and each of {processes()} processes would "
-            "see its share only: train it with one process"
-        )
 
 
 def load_rows(recipe: Recipe, split: str, source: Source) -> Dataset:
@@ -100,11 +99,9 @@ def load_rows(recipe: Recipe, split: str, source: Source) -> Dataset:
         pairs = pairs.select(np.flatnonzero(unseen(pairs.to_pandas(), test.to_pandas())))
     rows = training_rows(recipe, pairs)
     if len(rows) < recipe.batch_size:
-        raise UsageError(
-            f"the split {split!r} has {len(rows)} pairs, fewer than one batch of {recipe.batch_size}: choose a larger split"
-        )
+        found = f"{len(rows)} pairs, fewer than one batch of {recipe.batch_size}"
+        raise UsageError(f"the split {split!r} has {found}: choose a larger split")
     if recipe.loss == "softmax" and len(labels := set(rows.unique("label"))) < 2:
-        raise UsageError(
-            f"all pairs have the label {labels.pop()} in the split {split!r}: a classifier needs two labels or more"
-        )
+        found = f"all pairs have the label {labels.pop()} in the split {split!r}"
+        raise UsageError(f"{found}: a classifier needs two labels or more")
     return rows

