@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
-from huggingface_hub import RepoCard
+from huggingface_hub import ModelCard
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.model_card import generate_model_card
@@ -18,9 +18,9 @@ from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimil
 from stlib.data import nli, sts
 from stlib.errors import UsageError
 from stlib.evaluate import nli_scores
-from stlib.model import has_head, load_classifier, load_encoder
+from stlib.model import PLAIN_ENCODER, PLAIN_HEAD, has_head, load_classifier, load_encoder
 from stlib.recipes import Recipe
-from stlib.runs import Run, read_json, write_text
+from stlib.runs import Run, RunConfig, read_json, write_text
 from stlib.settings import get_profile
 from stlib.sources import HUB_IDS, Source, available_tasks, get_source
 
@@ -34,10 +34,15 @@ LOSSES = {
     "mnrl": "MultipleNegativesRankingLoss, contradictions as hard negatives, scale {:g}",
 }  # fmt: skip
 
+PLAIN_USAGE = "### Direct Usage (Transformers)"  # the heading of a section that the library leaves empty
+
 
 @cache
 def published_card() -> dict:
-    """Return the facts of the published card (the keys of ``read_card``), and why a card of the course differs, ``why``."""
+    """Return the facts of the published card (the keys of ``read_card``), why a card of the course differs, and ``fingerprints``.
+
+    These are of rows that are a corpus of the hub, as recipes train on them: pairs, triplets and scored pairs of whole splits.
+    """
     return json.loads(Path(__file__).with_name("published.json").read_text(encoding="utf-8"))
 
 
@@ -72,7 +77,7 @@ def read_card(text: str) -> dict:
     sentences = find(r"^sentences = (\[[\s\S]*?^\])", under["### Direct Usage (Sentence Transformers)"])
     log = re.findall(r"(?m)^\|" + 3 * r" \**([\d.]+)\** +\|", under["### Training Logs"])
     return {
-        "front_matter": RepoCard(text).data.to_dict(),
+        "front_matter": ModelCard(text).data.to_dict(),
         "base_model": base and base.groupdict(),
         "model": {
             "type": model.get("Model Type"),
@@ -196,19 +201,28 @@ def flatten(facts: dict, prefix: str = "") -> dict:
     return found
 
 
-def describe_model(model: SentenceTransformer, source: str, task: str = "nli") -> None:
-    """Tell the library's card generator the language, the licence and the data set, before the trainer is made."""
-    data = model.model_card_data
-    data.local_files_only = (
-        True  # else the library looks the data set's id up on the hub, and drops it if it is offline
-    )
+def describe_model(model: SentenceTransformer, config: RunConfig) -> None:
+    """Tell the library's card generator the language, the licence and the rows, before the trainer is made.
+
+    The hub's id of a data set is claimed only for rows of the hub, and for those of a folder that are known by their fingerprint.
+    """
+    data, corpus = model.model_card_data, "snli" if config.recipe.data == "nli" else config.recipe.data
+    data.local_files_only = True  # else the library looks the id up on the hub, and drops it if it is offline
     data.set_language("en")
     data.set_license("apache-2.0")  # the base model's
-    if source == "mini corpora":
-        data.train_datasets = [{"name": "scene grammar" if task == "nli" else "mini STS"}]
+    known = config.source == str(Source("hub")) or config.data_fingerprint in published_card()["fingerprints"].get(
+        corpus, ()
+    )
+    if config.source == str(Source("mini")):
+        data.train_datasets = [{"name": "scene grammar" if corpus == "snli" else "mini STS"}]
+    elif known:
+        data.datasets = [HUB_IDS[corpus]]
+        data.train_datasets = [{"name": "SNLI" if corpus == "snli" else corpus, "id": HUB_IDS[corpus]}]
     else:
-        data.datasets = [HUB_IDS["snli" if task == "nli" else task]]
-        data.train_datasets = [{"name": "SNLI" if task == "nli" else task, "id": data.datasets[0]}]
+        rows = f"{config.rows:,} rows of {config.nli_split}, fingerprint {config.data_fingerprint}"
+        data.train_datasets = [
+            {"name": f"{corpus} in a {config.source.replace('folder ', 'folder called ', 1)}: {rows}"}
+        ]
 
 
 def remember(model: SentenceTransformer, folder: Path) -> None:
@@ -248,7 +262,7 @@ def write_card(run: Run, source: Source | None = None, evaluate: bool = True, mo
     known = read_json(run.folder / "card.json")
     vars(data).update(known, local_files_only=True, get_training_duration_data=lambda: known["seconds"])
     data.set_model_id(model_id)
-    text = with_effective_settings(generate_model_card(model), run.info)
+    text = with_what_ran(generate_model_card(model), run.info)
     for folder in (run.model_folder, run.folder):
         write_text(folder / "README.md", text)
     return run.folder / "README.md"
@@ -257,33 +271,37 @@ def write_card(run: Run, source: Source | None = None, evaluate: bool = True, mo
 def effective_settings(info: dict) -> list[tuple[str, str]]:
     """Return by name what ran, also what the trainer's arguments, and so the library's list of them, do not show."""
     recipe = Recipe(**info["recipe"])
-    loss = LOSSES[recipe.loss].format(recipe.scale)
-    loss += ", the head also sees u * v" if recipe.multiply else ""
-    loss += "" if recipe.normalize else ", embeddings not normalized"
-    if recipe.matryoshka:
-        loss += f", on {', '.join(map(str, recipe.matryoshka))} dimensions (MatryoshkaLoss)"
+    dimensions = (
+        f", on {', '.join(map(str, recipe.matryoshka))} dimensions (MatryoshkaLoss)" if recipe.matryoshka else ""
+    )
+    product, lengths = (
+        ", the head also sees u * v" * recipe.multiply,
+        ", embeddings not normalized" * (not recipe.normalize),
+    )
     head = "frozen at its random initialization: it was never given to the optimizer"
     if recipe.loss != "softmax":
         head = "none: this loss compares embeddings"
     elif recipe.train_head:
-        rate = recipe.head_learning_rate or recipe.learning_rate
-        head = f"trained, learning rate {rate:g}; it moved by {info['head_moved']:.4g}"
-    if recipe.loss == "softmax" and recipe.head_gain != 1:
-        head += f"; its initial weights were multiplied by {recipe.head_gain:g}"
+        head = f"trained, learning rate {recipe.head_learning_rate or recipe.learning_rate:g}; it moved by {info['head_moved']:.4g}"
+    gain = (
+        f"; its initial weights were multiplied by {recipe.head_gain:g}"
+        if recipe.loss == "softmax" and recipe.head_gain != 1
+        else ""
+    )
     start = info.get("start", "base")
     warmup = f"up over {recipe.warmup_steps:,} steps" if recipe.warmup_steps else "no warm-up"
     rows = "triplets" if recipe.loss == "mnrl" else "pairs"
-    split = info["nli_split"] if recipe.data == "nli" else f"{recipe.data} train"
+    split = info["nli_split"] if recipe.data == "nli" else f"{recipe.data} {info['nli_split']}"
     return [
         ("recipe", f"`{recipe.name}`: {recipe.about}"),
-        ("loss", loss),
+        ("loss", LOSSES[recipe.loss].format(recipe.scale) + product + lengths + dimensions),
         ("started from", "the base model" if start == "base" else f"the run `{Path(start).name}`"),
         ("optimizer", f"AdamW, betas 0.9 and 0.999, epsilon 1e-8, learning rate {recipe.learning_rate:g}"),
         ("weight decay", f"{recipe.weight_decay:g} on weights, 0 on biases and LayerNorm"),
         ("schedule", f"linear: {warmup}, then down to zero at step {recipe.schedule_steps or info['total_steps']:,}"),
         ("steps", f"{info['steps']:,} of {info['total_steps']:,}, {info['batch_size']} {rows} each"),
         ("batches", "premises in random order, rows with one premise side by side" if recipe.together else "rows in random order"),
-        ("classifier head", head),
+        ("classifier head", head + gain),
         ("gradient clipping", f"norm {recipe.max_grad_norm:g}, the encoder's parameters"),
         ("dropout", f"{recipe.dropout:g}"),
         ("seed", str(info["seed"])),
@@ -294,12 +312,22 @@ def effective_settings(info: dict) -> list[tuple[str, str]]:
     ]  # fmt: skip
 
 
-def with_effective_settings(card: str, info: dict) -> str:
-    """Return the card with a section *Effective Settings* after the lists that it corrects."""
-    rows = "\n".join(f"| {name} | {value} |" for name, value in effective_settings(info))
+def with_what_ran(card: str, info: dict) -> str:
+    """Return the card with a section *Effective Settings* after the lists that it corrects, and the model's use without the library."""
+    recipe, rows = (
+        Recipe(**info["recipe"]),
+        "\n".join(f"| {name} | {value} |" for name, value in effective_settings(info)),
+    )
     section = (
         "### Effective Settings\n\n"
         "The lists above hold the trainer's arguments. An optimizer, a schedule or a loss that a script brings along does not "
         f"show there; this is what ran.\n\n| setting | value |\n|:--------|:------|\n{rows}\n\n"
     )
+    encoder = "".join(
+        line for line in PLAIN_ENCODER.splitlines(True) if recipe.normalize or "functional.normalize" not in line
+    )
+    usage = f"{PLAIN_USAGE}\n\n`folder` is the model's, `sentences` a list of texts:\n\n```python\n{encoder}```\n"
+    if recipe.loss == "softmax" and not recipe.multiply:
+        usage += f"\nThe classifier head, on the embeddings `u` of premises and `v` of hypotheses:\n\n```python\n{PLAIN_HEAD}```\n"
+    card = re.sub(rf"<!--\n{re.escape(PLAIN_USAGE)}\n[\s\S]*?-->\n", lambda _: usage, card, count=1)
     return re.sub(r"(?m)^(?=### (?:Training Logs|Training Time|Framework Versions)$)", lambda _: section, card, count=1)

@@ -32,6 +32,26 @@ WEIGHTS_SHA256 = FILES_SHA256["model.safetensors"]
 HEAD_WEIGHTS, HEAD_CONFIG = "nli_head.safetensors", "nli_head.json"
 BATCH_TOKENS = 4_096  # what was fastest on two cores
 ENCODING = ("fp32", "bf16")
+# How a model ``folder`` is used without sentence-transformers: as the first module, the pooling and Normalize do it.
+PLAIN_ENCODER = """\
+import torch
+from transformers import AutoModel, AutoTokenizer
+
+tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder)
+tokens = tokenizer(sentences, padding=True, truncation=True, return_tensors="pt")
+mask = tokens["attention_mask"].unsqueeze(-1)
+embeddings = (model(**tokens).last_hidden_state.detach() * mask).sum(dim=1) / mask.sum(dim=1)
+embeddings = torch.nn.functional.normalize(embeddings)
+"""
+# How its head is used without this package, on embeddings u and v of premises and hypotheses.
+PLAIN_HEAD = """\
+import torch
+from safetensors.torch import load_file
+
+head = load_file(f"{folder}/nli_head.safetensors")
+logits = torch.cat([u, v, (u - v).abs()], dim=1) @ head["weight"].T + head["bias"]
+labels = [("entailment", "neutral", "contradiction")[i] for i in logits.argmax(dim=1)]
+"""
 # While the library's trainer collects a card's widget examples, which takes a moment, it draws a bar that no argument
 # switches off, and that in a notebook does not look at TQDM_DISABLE.
 model_card.tqdm = functools.partial(tqdm, disable=True)
