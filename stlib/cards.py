@@ -33,7 +33,6 @@ LOSSES = {
     "softmax": "SoftmaxLoss", "cosine": "CosineSimilarityLoss", "cosent": "CoSENTLoss, scale {:g}", "angle": "AnglELoss, scale {:g}",
     "mnrl": "MultipleNegativesRankingLoss, contradictions as hard negatives, scale {:g}",
 }  # fmt: skip
-
 PLAIN_USAGE = "### Direct Usage (Transformers)"  # the heading of a section that the library leaves empty
 
 
@@ -206,23 +205,20 @@ def describe_model(model: SentenceTransformer, config: RunConfig) -> None:
 
     The hub's id of a data set is claimed only for rows of the hub, and for those of a folder that are known by their fingerprint.
     """
-    data, corpus = model.model_card_data, "snli" if config.recipe.data == "nli" else config.recipe.data
+    data, task = model.model_card_data, config.recipe.data
+    corpus, name = ("snli", "SNLI") if task == "nli" else (task, task)
     data.local_files_only = True  # else the library looks the id up on the hub, and drops it if it is offline
     data.set_language("en")
     data.set_license("apache-2.0")  # the base model's
-    known = config.source == str(Source("hub")) or config.data_fingerprint in published_card()["fingerprints"].get(
-        corpus, ()
-    )
-    if config.source == str(Source("mini")):
-        data.train_datasets = [{"name": "scene grammar" if corpus == "snli" else "mini STS"}]
-    elif known:
+    if config.source == "mini corpora":
+        data.train_datasets = [{"name": "scene grammar" if task == "nli" else "mini STS"}]
+    elif config.source == "the hub" or config.data_fingerprint in published_card()["fingerprints"].get(corpus, ()):
         data.datasets = [HUB_IDS[corpus]]
-        data.train_datasets = [{"name": "SNLI" if corpus == "snli" else corpus, "id": HUB_IDS[corpus]}]
+        data.train_datasets = [{"name": name, "id": HUB_IDS[corpus]}]
     else:
+        place = config.source.replace("folder", "a folder called", 1)
         rows = f"{config.rows:,} rows of {config.nli_split}, fingerprint {config.data_fingerprint}"
-        data.train_datasets = [
-            {"name": f"{corpus} in a {config.source.replace('folder ', 'folder called ', 1)}: {rows}"}
-        ]
+        data.train_datasets = [{"name": f"{corpus} in {place}: {rows}"}]
 
 
 def remember(model: SentenceTransformer, folder: Path) -> None:
@@ -271,37 +267,32 @@ def write_card(run: Run, source: Source | None = None, evaluate: bool = True, mo
 def effective_settings(info: dict) -> list[tuple[str, str]]:
     """Return by name what ran, also what the trainer's arguments, and so the library's list of them, do not show."""
     recipe = Recipe(**info["recipe"])
-    dimensions = (
-        f", on {', '.join(map(str, recipe.matryoshka))} dimensions (MatryoshkaLoss)" if recipe.matryoshka else ""
-    )
-    product, lengths = (
-        ", the head also sees u * v" * recipe.multiply,
-        ", embeddings not normalized" * (not recipe.normalize),
-    )
+    loss = LOSSES[recipe.loss].format(recipe.scale) + ", the head also sees u * v" * recipe.multiply
+    loss += "" if recipe.normalize else ", embeddings not normalized"
+    if recipe.matryoshka:
+        loss += f", on {', '.join(map(str, recipe.matryoshka))} dimensions (MatryoshkaLoss)"
     head = "frozen at its random initialization: it was never given to the optimizer"
     if recipe.loss != "softmax":
         head = "none: this loss compares embeddings"
     elif recipe.train_head:
-        head = f"trained, learning rate {recipe.head_learning_rate or recipe.learning_rate:g}; it moved by {info['head_moved']:.4g}"
-    gain = (
-        f"; its initial weights were multiplied by {recipe.head_gain:g}"
-        if recipe.loss == "softmax" and recipe.head_gain != 1
-        else ""
-    )
+        rate = recipe.head_learning_rate or recipe.learning_rate
+        head = f"trained, learning rate {rate:g}; it moved by {info['head_moved']:.4g}"
+    if recipe.loss == "softmax" and recipe.head_gain != 1:
+        head += f"; its initial weights were multiplied by {recipe.head_gain:g}"
     start = info.get("start", "base")
     warmup = f"up over {recipe.warmup_steps:,} steps" if recipe.warmup_steps else "no warm-up"
     rows = "triplets" if recipe.loss == "mnrl" else "pairs"
     split = info["nli_split"] if recipe.data == "nli" else f"{recipe.data} {info['nli_split']}"
     return [
         ("recipe", f"`{recipe.name}`: {recipe.about}"),
-        ("loss", LOSSES[recipe.loss].format(recipe.scale) + product + lengths + dimensions),
+        ("loss", loss),
         ("started from", "the base model" if start == "base" else f"the run `{Path(start).name}`"),
         ("optimizer", f"AdamW, betas 0.9 and 0.999, epsilon 1e-8, learning rate {recipe.learning_rate:g}"),
         ("weight decay", f"{recipe.weight_decay:g} on weights, 0 on biases and LayerNorm"),
         ("schedule", f"linear: {warmup}, then down to zero at step {recipe.schedule_steps or info['total_steps']:,}"),
         ("steps", f"{info['steps']:,} of {info['total_steps']:,}, {info['batch_size']} {rows} each"),
         ("batches", "premises in random order, rows with one premise side by side" if recipe.together else "rows in random order"),
-        ("classifier head", head + gain),
+        ("classifier head", head),
         ("gradient clipping", f"norm {recipe.max_grad_norm:g}, the encoder's parameters"),
         ("dropout", f"{recipe.dropout:g}"),
         ("seed", str(info["seed"])),
@@ -313,21 +304,16 @@ def effective_settings(info: dict) -> list[tuple[str, str]]:
 
 
 def with_what_ran(card: str, info: dict) -> str:
-    """Return the card with a section *Effective Settings* after the lists that it corrects, and the model's use without the library."""
-    recipe, rows = (
-        Recipe(**info["recipe"]),
-        "\n".join(f"| {name} | {value} |" for name, value in effective_settings(info)),
-    )
+    """Return the card with a section *Effective Settings* after the lists that it corrects, and with plain code for its model."""
+    recipe, settings = Recipe(**info["recipe"]), effective_settings(info)
+    table = "".join(f"| {name} | {value} |\n" for name, value in [("setting", "value"), (":--", ":--"), *settings])
     section = (
-        "### Effective Settings\n\n"
-        "The lists above hold the trainer's arguments. An optimizer, a schedule or a loss that a script brings along does not "
-        f"show there; this is what ran.\n\n| setting | value |\n|:--------|:------|\n{rows}\n\n"
+        "### Effective Settings\n\nThe lists above hold the trainer's arguments. An optimizer, a schedule or a loss that a "
+        f"script brings along does not show there; this is what ran.\n\n{table}\n"
     )
-    encoder = "".join(
-        line for line in PLAIN_ENCODER.splitlines(True) if recipe.normalize or "functional.normalize" not in line
-    )
+    encoder = PLAIN_ENCODER if recipe.normalize else re.sub("(?m)^.*functional.normalize.*\n", "", PLAIN_ENCODER)
     usage = f"{PLAIN_USAGE}\n\n`folder` is the model's, `sentences` a list of texts:\n\n```python\n{encoder}```\n"
     if recipe.loss == "softmax" and not recipe.multiply:
-        usage += f"\nThe classifier head, on the embeddings `u` of premises and `v` of hypotheses:\n\n```python\n{PLAIN_HEAD}```\n"
+        usage += f"\nThe head, with `u` of the premises and `v` of the hypotheses:\n\n```python\n{PLAIN_HEAD}```\n"
     card = re.sub(rf"<!--\n{re.escape(PLAIN_USAGE)}\n[\s\S]*?-->\n", lambda _: usage, card, count=1)
-    return re.sub(r"(?m)^(?=### (?:Training Logs|Training Time|Framework Versions)$)", lambda _: section, card, count=1)
+    return re.sub(r"(?m)^(?=### (?:Training (?:Logs|Time)|Framework Versions)$)", lambda _: section, card, count=1)
