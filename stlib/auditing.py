@@ -5,6 +5,7 @@ What each version does was read from its source, 3.0.0 to 6.2.0: ``fit_mixin.py`
 
 import math
 import re
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from packaging.version import InvalidVersion, Version
 from sentence_transformers.sentence_transformer import losses
 from yaml import YAMLError
 
-from stlib.cards import as_python, find, read_card, sections
+from stlib.cards import as_python, find, read_card, read_datasets, sections
 from stlib.errors import UsageError
 
 CERTAIN, LIKELY, UNKNOWN = "certain", "likely", "unknown"
@@ -41,9 +42,8 @@ class Card:
     """What the audit reads of a card; what the card lacks is None or empty."""
 
     facts: dict  # of ``read_card``
-    parts: dict[str, str]  # the text under each heading
-    data_text: str  # of the training data sets
-    data: list[dict]  # ``rows``, ``columns`` and ``name`` of each
+    text: str
+    data: list[dict]  # of ``read_datasets``
     log: pd.DataFrame  # ``Epoch``, ``Step``, ``Training Loss`` (NaN where a line has none)
     losses: list[str]
     version: Version | None  # of sentence-transformers; None also if it is no version
@@ -51,15 +51,12 @@ class Card:
     ran: dict[str, str]  # what a section *Effective Settings* says, by name
 
     @property
-    def unit_length(self) -> bool:
-        return "Normalize" in (self.facts["model"]["architecture"] or "")
-
-    @property
     def labels(self) -> int | None:
         """How many labels a SoftmaxLoss on one data set tells apart, as printed or as counted in the sample; else None."""
-        counted = (self.facts["dataset"] or {"statistics": {}})["statistics"].get("label", {}).get("percent", ())
-        printed = find(r'"num_labels": (\d+)', self.data_text)
-        return int(printed or len(counted)) if self.losses == ["SoftmaxLoss"] and len(self.data) == 1 else None
+        if self.losses != ["SoftmaxLoss"] or len(self.data) != 1:
+            return None
+        counted = self.data[0]["statistics"].get("label", {}).get("percent", ())
+        return int(find(r'^ +"num_labels": (\d+)', self.text) or len(counted))
 
 
 def audit(text: str) -> dict:
@@ -121,9 +118,9 @@ def understand(text: str) -> Card:
     text = re.sub(r"\r\n?", "\n", text.removeprefix("\ufeff")).lstrip()
     try:
         facts = read_card(text if text.startswith("---\n") else f"---\n{{}}\n---\n{text}")
-    except (ValueError, TypeError, YAMLError) as error:
+    except (ValueError, TypeError, SyntaxError, YAMLError) as error:
         reason = " ".join(str(error).split())
-        raise UsageError(f"the card's front matter cannot be read ({reason}): correct it") from error
+        raise UsageError(f"the card cannot be read ({reason}): correct it") from error
     front, versions, kind = facts["front_matter"], facts["versions"], facts["model"]["type"] or ""
     tags = [str(tag) for tag in front.get("tags") or []]
     for name, tag in OTHER_KINDS.items():
@@ -141,29 +138,19 @@ def understand(text: str) -> Card:
         version = None
     if version and version.release < (3, 0):
         raise UsageError(f"sentence-transformers {version} wrote this card: name one of version 3.0 or later")
-    data_text = find(r"^### Training Datasets?\n([\s\S]*?)(?=^###? |\Z)", text) or ""
-    data = [
-        {
-            "rows": as_python((find(r"^\* Size: ([\d,]+)", part) or "None").replace(",", "")),
-            "columns": re.findall("<code>(.*?)</code>", find(r"^\* Columns: (.+)$", part) or ""),
-            "name": find(r"^\* Dataset: \[?([^\]\n]+)", part),
-        }
-        for part in re.split(r"(?m)^(?=#### |<details><summary>)", data_text)
-        if "\n* Columns:" in part
-    ]
+    parts, data = sections(text), read_datasets(text)
     names = [tag.removeprefix("loss:") for tag in tags if tag.startswith("loss:")]
-    names += re.findall(r'(?:^\* Loss: .*?<code>(?:[\w.]+\.)?|"loss": ")(\w+)', data_text, re.MULTILINE)
-    parts = sections(text)
+    names += [one["loss"] for one in data if one["loss"]] + re.findall(r'(?m)^ +"loss": "(\w+)"', text)
     ran = dict(re.findall(r"(?m)^\| ([^|]+?) \| (.+) \|$", parts.get("### Effective Settings", "")))
     log = read_log(parts.get("### Training Logs", ""))
-    return Card(facts, parts, data_text, data, log, list(dict.fromkeys(names)), version, printed, ran)
+    return Card(facts, text, data, log, list(dict.fromkeys(names)), version, printed, ran)
 
 
 def read_log(text: str) -> pd.DataFrame:
     """Return the training log: ``Epoch``, ``Step``, ``Training Loss`` and the other printed columns, NaN where there is none."""
     lines = [line.strip("| ").split("|") for line in text.splitlines() if line.startswith("|")]
-    rows = [[cell.strip(" *") for cell in line] for line in lines]
-    table = pd.DataFrame([row for row in rows[2:] if len(row) == len(rows[0])], columns=rows[0] if rows else None)
+    header, _, *rows = [[cell.strip(" *") for cell in line] for line in lines] if len(lines) > 1 else [[], []]
+    table = pd.DataFrame([dict(zip(header, row, strict=False)) for row in rows])
     table = table.reindex(columns=list(dict.fromkeys(["Epoch", "Step", "Training Loss", *table.columns])))
     return table.apply(pd.to_numeric, errors="coerce").dropna(subset=["Epoch", "Step"])
 
@@ -174,9 +161,8 @@ def read_log(text: str) -> pd.DataFrame:
 def entry_point(card: Card) -> dict:
     """Return whether the legacy ``fit`` or the trainer trained the model: ``fit``, ``trainer`` or ``unknown``."""
     if not card.printed:
-        return verdict(
-            "unknown", UNKNOWN, "the card has no training arguments: fit and trainer write them, old_fit does not"
-        )
+        note = "the card has no training arguments: fit and trainer write them, old_fit does not"
+        return verdict("unknown", UNKNOWN, note)
     if against := signs_against_fit(card):
         return verdict("trainer", CERTAIN, *(f"fit cannot leave this: {sign}" for sign in against))
     norm = repr(card.printed.get("max_grad_norm"))
@@ -190,7 +176,7 @@ def entry_point(card: Card) -> dict:
         note = "nothing else differs from the defaults; by hand, all of this could be set in the trainer too"
         return verdict("fit", LIKELY, *seen, note)
     lacking = [f"not as fit leaves it by default: {sign}" for sign, there in traces.items() if not there]
-    return verdict("unknown", UNKNOWN, *seen, *lacking, "each of these can be set by hand in the trainer")
+    return verdict("unknown", UNKNOWN, *seen, *lacking, "each can be set by hand in the trainer")
 
 
 def signs_against_fit(card: Card) -> list[str]:
@@ -210,7 +196,7 @@ def signs_against_fit(card: Card) -> list[str]:
     names = {name for data in card.data for name in data["columns"]}
     if wrong := sorted(name for name in names if not re.fullmatch(r"sentence_\d+|label", name)):
         signs.append(f"columns are called {', '.join(wrong)}, and fit calls them sentence_0, sentence_1, …")
-    if any(heading.startswith("### Evaluation Dataset") for heading in card.parts):
+    if "\n### Evaluation Dataset" in card.text:
         signs.append("there is an evaluation data set, and fit takes none")
     steps = card.log.dropna(subset="Training Loss")["Step"]
     if len(off := steps[steps % LOG_EVERY != 0]):
@@ -238,20 +224,12 @@ def printed_settings(card: Card, entry: str) -> dict:
         return verdict("used", LIKELY, note)
     if entry == "unknown":
         return verdict("unknown", UNKNOWN, "used if the trainer ran, not used if fit ran")
-    names = (
-        "learning_rate",
-        "weight_decay",
-        "warmup_steps",
-        "per_device_train_batch_size",
-        "num_train_epochs",
-        "max_grad_norm",
-    )
-    rate, decay, warmup, size, epochs, norm = map(printed.get, names)
     return verdict(
         "not used", LIKELY,
-        f"learning_rate {rate}, weight_decay {decay} and warmup_steps {warmup} are defaults that fit does not train with: it has "
-        "an optimizer and a schedule of its own, which no card shows (by default AdamW, 2e-5, 0.01, warm-up over 10,000 steps)",
-        f"batches of {size}, {epochs} epochs and clipping to {norm} are fit's arguments, and were used",
+        "the printed learning rate, weight decay and warm-up are defaults that fit does not train with: it has an optimizer and a "
+        "schedule that no card shows (unless told otherwise AdamW, 2e-5, decay 0.01, warm-up over 10,000 steps, then linear)",
+        "what ran as printed, for fit hands it on: batches of {per_device_train_batch_size}, {num_train_epochs} epochs, clipping to "
+        "{max_grad_norm}".format_map(defaultdict(lambda: "unknown", printed)),
     )  # fmt: skip
 
 
@@ -267,7 +245,7 @@ def head_training(card: Card, entry: str) -> dict:
     if not card.losses:
         return verdict("unknown", UNKNOWN, "the card names no loss")
     own = [f"{name} has {OWN_PARAMETERS[name]} to train" for name in card.losses if name in OWN_PARAMETERS]
-    own += ["the loss has a projection to train"] if re.search(r'"projection_dim": \d', card.data_text) else []
+    own += ["the loss has a projection to train"] if re.search(r'(?m)^ +"projection_dim": \d', card.text) else []
     if not own:
         return verdict("none", CERTAIN, f"by their source, no parameters besides the model's: {', '.join(card.losses)}")
     version = card.version
@@ -286,8 +264,8 @@ def head_training(card: Card, entry: str) -> dict:
         why = "the trainer gives them to the optimizer, but clears the gradients of the model only (model.zero_grad())"
     else:
         return verdict("unknown", UNKNOWN, *own, f"in {version}: frozen if fit ran, trained if the trainer ran")
-    if value != "frozen" and (end := plateau(card)) and end > BOUND:
-        note = f"yet the loss stays at {end:.3f}, as with a head that was frozen by hand"
+    if value != "frozen" and (plateau(card) or 0) > BOUND:
+        note = f"yet the loss stays at {plateau(card):.3f}, as with a head that was frozen by hand"
         return verdict("unknown", UNKNOWN, *own, f"in {version}, {why}", note)
     note = [] if entry == "fit" else ["unless a script froze them, or handed the trainer an optimizer"]
     return verdict(value, LIKELY, *own, f"in {version}, {why}", *note)
@@ -299,7 +277,7 @@ def head_training(card: Card, entry: str) -> dict:
 def plateau(card: Card) -> float | None:
     """Return the loss on which a log of three labels and embeddings of unit length settles, or None."""
     values = card.log["Training Loss"].dropna().to_numpy()
-    if card.labels != 3 or len(values) < 10 or not card.unit_length:
+    if card.labels != 3 or len(values) < 10 or "): Normalize(" not in card.text:
         return None
     tail, half = max(2, len(values) // 5), len(values) // 2
     end = float(values[-tail:].mean())
@@ -318,7 +296,7 @@ def loss_findings(card: Card) -> list[tuple[str, str, str]]:
     text = f"{values[0]:.4f} up to step {step:.0f}; guessing costs ln {card.labels} = {guess:.4f}: {fits}"
     found = [("loss at the start", CERTAIN, text)]
     warmup = card.printed.get("warmup_steps") or card.printed.get("warmup_ratio")
-    if card.printed and not warmup and step >= 200 and len(values) > 2 and card.unit_length:
+    if card.printed and not warmup and step >= 200 and len(values) > 2 and "): Normalize(" in card.text:
         first, second = guess - values[0], values[0] - values[1]
         text = f"the loss falls by {first:.3f}, then by {second:.3f}: like a warm-up, and the card prints none"
         found += [("warm-up", LIKELY, text)] if second > 2 * max(first, 0.01) else []
@@ -356,8 +334,8 @@ def missing(card: Card) -> list[tuple[str, str, str]]:
     """Return what the card does not say: a row of about, grade and evidence, or none."""
     front, model = card.facts["front_matter"], card.facts["model"]
     there = {
-        "evaluation": front.get("model-index") or "## Evaluation" in card.parts,
-        "name of the training data": front.get("datasets") or model["training_datasets"] or any(data["name"] for data in card.data),
+        "evaluation": front.get("model-index") or "\n## Evaluation\n" in card.text,
+        "name of the training data": front.get("datasets") or model["training_datasets"],
         "licence": front.get("license") or model["license"],
         "language": front.get("language") or model["language"],
         "base model": front.get("base_model") or card.facts["base_model"],

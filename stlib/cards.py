@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
-from huggingface_hub import ModelCard
+from huggingface_hub import RepoCard
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.model_card import generate_model_card
@@ -58,7 +58,7 @@ def baselines() -> dict:
 def read_card(text: str) -> dict:
     """Return the facts of a card that the library generated; what the card lacks is None or empty.
 
-    ``dataset`` is what ``read_dataset`` returns, ``log`` has rows of epoch, step and loss, ``sections`` the headings.
+    ``dataset`` is the first of ``read_datasets``, ``log`` has rows of epoch, step and loss, ``sections`` the headings.
     Raises UsageError if the text lacks a card's front matter.
     """
     if REGEX_YAML_BLOCK.match(text) is None:
@@ -76,7 +76,7 @@ def read_card(text: str) -> dict:
     sentences = find(r"^sentences = (\[[\s\S]*?^\])", under["### Direct Usage (Sentence Transformers)"])
     log = re.findall(r"(?m)^\|" + 3 * r" \**([\d.]+)\** +\|", under["### Training Logs"])
     return {
-        "front_matter": ModelCard(text).data.to_dict(),
+        "front_matter": RepoCard(text).data.to_dict(),
         "base_model": base and base.groupdict(),
         "model": {
             "type": model.get("Model Type"),
@@ -91,7 +91,7 @@ def read_card(text: str) -> dict:
         },
         "sources": {name: find(r"\((.+)\)$", link) for name, link in lists["### Model Sources"].items()},
         "usage_sentences": ast.literal_eval(sentences or "[]"),
-        "dataset": read_dataset(parts),
+        "dataset": next(iter(read_datasets(text)), None),
         "non_default_hyperparameters": changed,
         "hyperparameters": hyperparameters,
         "log": [list(map(as_python, row)) for row in log],
@@ -109,11 +109,16 @@ def sections(text: str) -> dict[str, str]:
     return {heading[0]: text[heading.end() : end].strip() for heading, end in zip(headings, ends, strict=True)}
 
 
-def read_dataset(parts: dict[str, str]) -> dict | None:
-    """Return rows, columns, statistics over ``statistics_rows`` rows, samples and loss of the training data, or None."""
-    if "### Training Dataset" not in parts:
-        return None
-    text = parts[dict(pairwise(parts))["### Training Dataset"]]
+def read_datasets(text: str) -> list[dict]:
+    """Return rows, columns, statistics over ``statistics_rows`` rows, samples and loss of each training data set of a card."""
+    block = find(r"^### Training Datasets?\n([\s\S]*?)(?=^###? |\Z)", text) or ""
+    return [
+        read_dataset(part) for part in re.split(r"(?m)^(?=#### |<details><summary>)", block) if "\n* Columns:" in part
+    ]
+
+
+def read_dataset(text: str) -> dict:
+    """Return one of ``read_datasets``, from the text under its heading."""
     columns = re.findall("<code>(.*?)</code>", find(r"^\* Columns: (.+)$", text) or "")
     kinds, details = ((find(rf"^ *\| {row} +\| (.*) \|$", text) or "").split(" | ") for row in ("d?type", "details"))
     kinds, statistics = dict(zip(columns, map(str.strip, kinds), strict=False)), {}
@@ -131,7 +136,7 @@ def read_dataset(parts: dict[str, str]) -> dict | None:
         "statistics_rows": as_python(find(r"first (\d+) samples", text)),
         "statistics": statistics,
         "samples": samples,
-        "loss": find(r"^\* Loss: .*?<code>(\w+)</code>", text),
+        "loss": find(r"^\* Loss: .*?<code>(?:[\w.]+\.)?(\w+)</code>", text),
     }
 
 
