@@ -11,6 +11,7 @@ from stlib.setup import prepare, setup
 __version__ = "0.1.0"
 
 _ROOMS = {
+    "auditing": ("audit",),
     "cards": ("baselines", "published_card", "published_log"),
     "data": ("NLI_LABELS", "classification", "nli", "sts"),
     "errors": ("UsageError",),

@@ -145,8 +145,15 @@ def run_predict(options: argparse.Namespace) -> None:
 
 
 def run_card(options: argparse.Namespace) -> None:
+    from stlib import auditing
     from stlib.cards import compare, write_card
 
+    if options.run == "audit" and options.file:
+        found = stlib.audit(auditing.load_text(options.file))
+        print(auditing.describe(found))
+        return save(options.json, {"card": options.file, **found})
+    if options.file or options.json or (options.run == "audit" and not Path("audit").is_dir()):
+        raise UsageError("to audit a card, write: card audit FILE [--json OUT]; else name one run folder")
     run = stlib.Run.load(options.run)
     if options.compare:
         print(comparison_text(compare((run.folder / "README.md").read_text(encoding="utf-8"))))
@@ -243,11 +250,13 @@ COMMANDS = {
         "--output": "the CSV file to write: the input with label and probabilities",
         "--skip-bad-rows": "leave out rows without a sentence, and say which",
     }),
-    "card": (run_card, "write a run's model card with its scores, or compare it with the published one", {
-        "run": "a run folder",
+    "card": (run_card, "write a run's model card with its scores, compare it with the published one, or audit any card", {
+        "run": "a run folder, or the word audit",
+        "file": "after audit: a model card, a folder with README.md, or a model's name on the hub",
         "--data": f"{DATA}, for the scores (default: the profile's)",
         "--model-id": "the model's name on the hub, USER/NAME, for the card's example code",
         "--compare": "only compare the card that is there, section by section",
+        "--json": "after audit: also write what it found to this file",
     }),
     "data": (run_data, "turn the files of SNLI, MultiNLI or STS-B, CSV files or saved data sets into a data folder", {
         "source": "a file, or a folder with one for each split",
@@ -271,6 +280,7 @@ KINDS = {
     "--precision": {"default": "fp32", "choices": ("fp32", "bf16")},
     "--protocol": {"choices": ("senteval", "mteb")},
     "run": {"metavar": "RUN"},
+    "file": {"metavar": "FILE", "nargs": "?"},
 }
 
 if __name__ == "__main__":

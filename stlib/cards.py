@@ -18,9 +18,9 @@ from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimil
 from stlib.data import nli, sts
 from stlib.errors import UsageError
 from stlib.evaluate import nli_scores
-from stlib.model import has_head, load_classifier, load_encoder
+from stlib.model import PLAIN_ENCODER, PLAIN_HEAD, has_head, load_classifier, load_encoder
 from stlib.recipes import Recipe
-from stlib.runs import Run, read_json, write_text
+from stlib.runs import Run, RunConfig, read_json, write_text
 from stlib.settings import get_profile
 from stlib.sources import HUB_IDS, Source, available_tasks, get_source
 
@@ -33,11 +33,15 @@ LOSSES = {
     "softmax": "SoftmaxLoss", "cosine": "CosineSimilarityLoss", "cosent": "CoSENTLoss, scale {:g}", "angle": "AnglELoss, scale {:g}",
     "mnrl": "MultipleNegativesRankingLoss, contradictions as hard negatives, scale {:g}",
 }  # fmt: skip
+PLAIN_USAGE = "### Direct Usage (Transformers)"  # the heading of a section that the library leaves empty
 
 
 @cache
 def published_card() -> dict:
-    """Return the facts of the published card (the keys of ``read_card``), and why a card of the course differs, ``why``."""
+    """Return the facts of the published card (the keys of ``read_card``), why a card of the course differs, and ``fingerprints``.
+
+    These are of rows that are a corpus of the hub, as recipes train on them: pairs, triplets and scored pairs of whole splits.
+    """
     return json.loads(Path(__file__).with_name("published.json").read_text(encoding="utf-8"))
 
 
@@ -54,7 +58,7 @@ def baselines() -> dict:
 def read_card(text: str) -> dict:
     """Return the facts of a card that the library generated; what the card lacks is None or empty.
 
-    ``dataset`` is what ``read_dataset`` returns, ``log`` has rows of epoch, step and loss, ``sections`` the headings.
+    ``dataset`` is the first of ``read_datasets``, ``log`` has rows of epoch, step and loss, ``sections`` the headings.
     Raises UsageError if the text lacks a card's front matter.
     """
     if REGEX_YAML_BLOCK.match(text) is None:
@@ -87,7 +91,7 @@ def read_card(text: str) -> dict:
         },
         "sources": {name: find(r"\((.+)\)$", link) for name, link in lists["### Model Sources"].items()},
         "usage_sentences": ast.literal_eval(sentences or "[]"),
-        "dataset": read_dataset(parts),
+        "dataset": next(iter(read_datasets(text)), None),
         "non_default_hyperparameters": changed,
         "hyperparameters": hyperparameters,
         "log": [list(map(as_python, row)) for row in log],
@@ -105,11 +109,16 @@ def sections(text: str) -> dict[str, str]:
     return {heading[0]: text[heading.end() : end].strip() for heading, end in zip(headings, ends, strict=True)}
 
 
-def read_dataset(parts: dict[str, str]) -> dict | None:
-    """Return rows, columns, statistics over ``statistics_rows`` rows, samples and loss of the training data, or None."""
-    if "### Training Dataset" not in parts:
-        return None
-    text = parts[dict(pairwise(parts))["### Training Dataset"]]
+def read_datasets(text: str) -> list[dict]:
+    """Return rows, columns, statistics over ``statistics_rows`` rows, samples and loss of each training data set of a card."""
+    block = find(r"^### Training Datasets?\n([\s\S]*?)(?=^###? |\Z)", text) or ""
+    return [
+        read_dataset(part) for part in re.split(r"(?m)^(?=#### |<details><summary>)", block) if "\n* Columns:" in part
+    ]
+
+
+def read_dataset(text: str) -> dict:
+    """Return one of ``read_datasets``, from the text under its heading."""
     columns = re.findall("<code>(.*?)</code>", find(r"^\* Columns: (.+)$", text) or "")
     kinds, details = ((find(rf"^ *\| {row} +\| (.*) \|$", text) or "").split(" | ") for row in ("d?type", "details"))
     kinds, statistics = dict(zip(columns, map(str.strip, kinds), strict=False)), {}
@@ -127,7 +136,7 @@ def read_dataset(parts: dict[str, str]) -> dict | None:
         "statistics_rows": as_python(find(r"first (\d+) samples", text)),
         "statistics": statistics,
         "samples": samples,
-        "loss": find(r"^\* Loss: .*?<code>(\w+)</code>", text),
+        "loss": find(r"^\* Loss: .*?<code>(?:[\w.]+\.)?(\w+)</code>", text),
     }
 
 
@@ -196,19 +205,25 @@ def flatten(facts: dict, prefix: str = "") -> dict:
     return found
 
 
-def describe_model(model: SentenceTransformer, source: str, task: str = "nli") -> None:
-    """Tell the library's card generator the language, the licence and the data set, before the trainer is made."""
-    data = model.model_card_data
-    data.local_files_only = (
-        True  # else the library looks the data set's id up on the hub, and drops it if it is offline
-    )
+def describe_model(model: SentenceTransformer, config: RunConfig) -> None:
+    """Tell the library's card generator the language, the licence and the rows, before the trainer is made.
+
+    The hub's id of a data set is claimed only for rows of the hub, and for those of a folder that are known by their fingerprint.
+    """
+    data, task = model.model_card_data, config.recipe.data
+    corpus, name = ("snli", "SNLI") if task == "nli" else (task, task)
+    data.local_files_only = True  # else the library looks the id up on the hub, and drops it if it is offline
     data.set_language("en")
     data.set_license("apache-2.0")  # the base model's
-    if source == "mini corpora":
+    if config.source == "mini corpora":
         data.train_datasets = [{"name": "scene grammar" if task == "nli" else "mini STS"}]
+    elif config.source == "the hub" or config.data_fingerprint in published_card()["fingerprints"].get(corpus, ()):
+        data.datasets = [HUB_IDS[corpus]]
+        data.train_datasets = [{"name": name, "id": HUB_IDS[corpus]}]
     else:
-        data.datasets = [HUB_IDS["snli" if task == "nli" else task]]
-        data.train_datasets = [{"name": "SNLI" if task == "nli" else task, "id": data.datasets[0]}]
+        place = config.source.replace("folder", "a folder called", 1)
+        rows = f"{config.rows:,} rows of {config.nli_split}, fingerprint {config.data_fingerprint}"
+        data.train_datasets = [{"name": f"{corpus} in {place}: {rows}"}]
 
 
 def remember(model: SentenceTransformer, folder: Path) -> None:
@@ -248,7 +263,7 @@ def write_card(run: Run, source: Source | None = None, evaluate: bool = True, mo
     known = read_json(run.folder / "card.json")
     vars(data).update(known, local_files_only=True, get_training_duration_data=lambda: known["seconds"])
     data.set_model_id(model_id)
-    text = with_effective_settings(generate_model_card(model), run.info)
+    text = with_what_ran(generate_model_card(model), run.info)
     for folder in (run.model_folder, run.folder):
         write_text(folder / "README.md", text)
     return run.folder / "README.md"
@@ -257,8 +272,7 @@ def write_card(run: Run, source: Source | None = None, evaluate: bool = True, mo
 def effective_settings(info: dict) -> list[tuple[str, str]]:
     """Return by name what ran, also what the trainer's arguments, and so the library's list of them, do not show."""
     recipe = Recipe(**info["recipe"])
-    loss = LOSSES[recipe.loss].format(recipe.scale)
-    loss += ", the head also sees u * v" if recipe.multiply else ""
+    loss = LOSSES[recipe.loss].format(recipe.scale) + ", the head also sees u * v" * recipe.multiply
     loss += "" if recipe.normalize else ", embeddings not normalized"
     if recipe.matryoshka:
         loss += f", on {', '.join(map(str, recipe.matryoshka))} dimensions (MatryoshkaLoss)"
@@ -273,7 +287,7 @@ def effective_settings(info: dict) -> list[tuple[str, str]]:
     start = info.get("start", "base")
     warmup = f"up over {recipe.warmup_steps:,} steps" if recipe.warmup_steps else "no warm-up"
     rows = "triplets" if recipe.loss == "mnrl" else "pairs"
-    split = info["nli_split"] if recipe.data == "nli" else f"{recipe.data} train"
+    split = info["nli_split"] if recipe.data == "nli" else f"{recipe.data} {info['nli_split']}"
     return [
         ("recipe", f"`{recipe.name}`: {recipe.about}"),
         ("loss", loss),
@@ -294,12 +308,17 @@ def effective_settings(info: dict) -> list[tuple[str, str]]:
     ]  # fmt: skip
 
 
-def with_effective_settings(card: str, info: dict) -> str:
-    """Return the card with a section *Effective Settings* after the lists that it corrects."""
-    rows = "\n".join(f"| {name} | {value} |" for name, value in effective_settings(info))
+def with_what_ran(card: str, info: dict) -> str:
+    """Return the card with a section *Effective Settings* after the lists that it corrects, and with plain code for its model."""
+    recipe, settings = Recipe(**info["recipe"]), effective_settings(info)
+    table = "".join(f"| {name} | {value} |\n" for name, value in [("setting", "value"), (":--", ":--"), *settings])
     section = (
-        "### Effective Settings\n\n"
-        "The lists above hold the trainer's arguments. An optimizer, a schedule or a loss that a script brings along does not "
-        f"show there; this is what ran.\n\n| setting | value |\n|:--------|:------|\n{rows}\n\n"
+        "### Effective Settings\n\nThe lists above hold the trainer's arguments. An optimizer, a schedule or a loss that a "
+        f"script brings along does not show there; this is what ran.\n\n{table}\n"
     )
-    return re.sub(r"(?m)^(?=### (?:Training Logs|Training Time|Framework Versions)$)", lambda _: section, card, count=1)
+    encoder = PLAIN_ENCODER if recipe.normalize else re.sub("(?m)^.*functional.normalize.*\n", "", PLAIN_ENCODER)
+    usage = f"{PLAIN_USAGE}\n\n`folder` is the model's, `sentences` a list of texts:\n\n```python\n{encoder}```\n"
+    if recipe.loss == "softmax" and not recipe.multiply:
+        usage += f"\nThe head, with `u` of the premises and `v` of the hypotheses:\n\n```python\n{PLAIN_HEAD}```\n"
+    card = re.sub(rf"<!--\n{re.escape(PLAIN_USAGE)}\n[\s\S]*?-->\n", lambda _: usage, card, count=1)
+    return re.sub(r"(?m)^(?=### (?:Training (?:Logs|Time)|Framework Versions)$)", lambda _: section, card, count=1)

@@ -14,7 +14,7 @@ from sentence_transformers import SentenceTransformer
 from torch import nn
 from transformers import PrinterCallback, set_seed
 
-from stlib.cards import describe_model, remember, with_effective_settings
+from stlib.cards import describe_model, remember, with_what_ran
 from stlib.configure import configure
 from stlib.fast import bench
 from stlib.fast.packed import PackedEncoder
@@ -126,7 +126,7 @@ def prepare_loss(config: RunConfig) -> nn.Module:
     if config.engine == "packed":
         PackedEncoder.check(model)
     loss = make_loss(config.recipe, model)
-    describe_model(model, config.source, config.recipe.data)
+    describe_model(model, config)
     return loss
 
 
@@ -166,7 +166,7 @@ def finish(out: Path, encoder: SentenceTransformer, head: nn.Linear | None, log:
         shutil.rmtree(out / "model", ignore_errors=True)  # there if the run was killed between here and its end
         temporary.rename(out / "model")
         remember(encoder, out)
-        card = with_effective_settings((out / "model" / "README.md").read_text(encoding="utf-8"), info)
+        card = with_what_ran((out / "model" / "README.md").read_text(encoding="utf-8"), info)
         for folder in (out, out / "model"):
             write_text(folder / "README.md", card)
         write_text(out / "log.csv", "step,epoch,loss,learning_rate\n" + "".join(lines))
@@ -193,7 +193,7 @@ def carry_out_soup(config: RunConfig, rows: Dataset, out: Path) -> tuple:
         "seconds": round(sum(part.info["seconds"] for part in parts), 1),
     }
     encoder = average([load_encoder(part.model_folder, "cpu") for part in parts])
-    describe_model(encoder, config.source, config.recipe.data)
+    describe_model(encoder, config)
     return encoder, None, pd.concat([part.log() for part in parts]).groupby("step", as_index=False).mean(), info
 
 

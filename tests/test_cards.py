@@ -1,5 +1,6 @@
 """Model cards: the published one against its data, the card of a run with what ran and its scores, and what differs."""
 
+import dataclasses
 import json
 import shutil
 from dataclasses import replace
@@ -19,11 +20,15 @@ from stlib.cards import (
     published_log,
     read_card,
     sections,
+    with_what_ran,
     write_card,
 )
+from stlib.configure import load_rows
+from stlib.data import fingerprint
 from stlib.errors import UsageError
-from stlib.model import MODEL_ID, REVISION, load_encoder
-from stlib.runs import Run
+from stlib.model import MODEL_ID, PLAIN_ENCODER, PLAIN_HEAD, REVISION, load_encoder
+from stlib.recipes import get_recipe
+from stlib.runs import Run, RunConfig
 from stlib.settings import PROFILES
 from stlib.sources import Source
 from tests.conftest import REAL_DATA
@@ -77,7 +82,11 @@ def test_published_facts_agree_with_the_code_and_scores_have_sources():
 def test_every_field_is_the_cards():
     """Read again from the card itself: every value and every type of published.json, and no field more or less."""
     text = CARD.read_text(encoding="utf-8")
-    ours = {name: value for name, value in published_card().items() if name not in ("source", "log_columns", "why")}
+    ours = {
+        name: value
+        for name, value in published_card().items()
+        if name not in ("source", "log_columns", "why", "fingerprints")
+    }
     read = read_card(text)
     assert read.keys() == ours.keys()
     for name in ours:
@@ -130,15 +139,63 @@ def test_the_library_is_told_what_it_cannot_know(card, run):
     assert (run.model_folder / "README.md").read_text(encoding="utf-8") == card
 
 
-def test_real_pairs_keep_the_id_of_their_data_set_offline(monkeypatch, tiny_model):
+def described(model, run, **changes):
+    """Return the card data of a model that was told of the run with other rows."""
+    info = {**run.info, **changes}
+    fields = {field.name: info[field.name] for field in dataclasses.fields(RunConfig)}
+    describe_model(model, RunConfig(**{**fields, "recipe": get_recipe(info.get("trained", "card"))}))
+    return model.model_card_data
+
+
+def test_the_id_of_a_data_set_is_claimed_only_for_its_rows(monkeypatch, tiny_model, run):
+    """Rows of the hub, or of a folder whose fingerprint is that of a whole split; offline the id stays."""
     monkeypatch.setattr(
         "sentence_transformers.base.model_card.get_dataset_info", lambda *_: pytest.fail("the hub was asked")
     )
-    model = load_encoder(tiny_model, "cpu")
-    describe_model(model, "folder data")
-    data = model.model_card_data
-    assert data.validate_datasets(data.train_datasets) == [{"name": "SNLI", "id": "stanfordnlp/snli"}]
-    assert data.datasets == ["stanfordnlp/snli"]
+    known = published_card()["fingerprints"]
+    for source, rows in (("the hub", "0123"), ("folder data", known["snli"][0])):
+        data = described(load_encoder(tiny_model, "cpu"), run, source=source, data_fingerprint=rows)
+        assert data.validate_datasets(data.train_datasets) == [{"name": "SNLI", "id": "stanfordnlp/snli"}]
+        assert data.datasets == ["stanfordnlp/snli"]
+    rows = {"nli_split": "train[:40]", "rows": 40, "data_fingerprint": "0123"}
+    data = described(load_encoder(tiny_model, "cpu"), run, source="folder mine", **rows)
+    (only,) = data.train_datasets
+    assert only == {"name": "snli in a folder called mine: 40 rows of train[:40], fingerprint 0123"}
+    assert not data.datasets
+    scored = {"trained": "sts_stage", "nli_split": "validation", "source": "folder mine"}
+    data = described(load_encoder(tiny_model, "cpu"), run, data_fingerprint=known["stsbenchmark-sts"][1], **scored)
+    assert data.datasets == ["mteb/stsbenchmark-sts"]
+    data = described(load_encoder(tiny_model, "cpu"), run, data_fingerprint="0123", **scored)
+    assert data.train_datasets[0]["name"].startswith(
+        "stsbenchmark-sts in a folder called mine: 192 rows of validation,"
+    )
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    ("recipe", "split", "number"), [("card", "validation", 0), ("ranking", "test", 4), ("cosent", "test", 7)]
+)
+def test_fingerprints_are_of_whole_splits(recipe, split, number):
+    rows = load_rows(get_recipe(recipe), split, Source("folder", REAL_DATA))
+    assert fingerprint(rows) == published_card()["fingerprints"]["snli"][number]
+
+
+def test_the_split_that_was_used_is_said(run):
+    recipe = {**get_recipe("sts_stage").to_dict(), "warmup_steps": 1, "schedule_steps": 6}
+    settings = dict(effective_settings({**run.info, "recipe": recipe, "nli_split": "validation"}))
+    assert "`stsbenchmark-sts validation`" in settings["data"]
+
+
+def test_the_card_shows_the_model_without_the_library(card, run):
+    usage = sections(card)["### Direct Usage (Transformers)"]
+    for code in (PLAIN_ENCODER, PLAIN_HEAD):
+        assert f"```python\n{code}```" in usage
+    plain = "# T\n<!--\n### Direct Usage (Transformers)\n\nempty\n-->\n### Framework Versions\n"
+    other = {"train_head": False, "multiply": True, "normalize": False}
+    usage = with_what_ran(plain, {**run.info, "recipe": {**run.info["recipe"], **other}})
+    assert "nli_head" not in usage
+    assert "normalize(" not in usage
+    assert "last_hidden_state" in usage
 
 
 def test_scores_are_in_the_card_and_not_in_the_training_log(card, run):

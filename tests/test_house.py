@@ -24,7 +24,7 @@ FLOORS = [
     {"evaluate", "fast.bench"},
     {"cards"},
     {"train"},
-    {"plots", "panels", "forensics", "setup"},
+    {"plots", "panels", "forensics", "setup", "auditing"},
     {"__main__", "predict"},
     {"exercises"},
 ]
