@@ -3,7 +3,7 @@
     PYTHONPATH=LAB/st/4.1.0:LAB/deps-4.52 python research/library_probe.py JOBS.json ANSWERS.json
 
 ``library_versions.py`` starts it, once per version. It imports nothing of this project, so that it runs beside any version.
-A job is a dictionary with the fields of ``train``; the answer has what was seen, and the card if ``card`` is asked for.
+A job is a dictionary with the arguments of ``train`` and, if the card of the saved model is wanted, ``card``: its path.
 """
 
 import json
@@ -81,11 +81,11 @@ def watch(loss: torch.nn.Module) -> dict:
 
 
 def train(entry_point: str, loss: str = "SoftmaxLoss", data_sets: int = 1, evaluator: bool = False, logs: bool = False,
-          traces: tuple[str, ...] = (), settings: dict | None = None, card: str | None = None) -> dict:  # fmt: skip
-    """Train the tiny model and return what happened; ``settings`` go to ``fit`` or to the trainer's arguments.
+          traces: tuple[str, ...] = (), settings: dict | None = None) -> tuple[dict, SentenceTransformer]:  # fmt: skip
+    """Train the tiny model and return what happened, and the model.
 
-    ``traces`` are what ``fit`` leaves on a card and a user of the trainer may set by hand: ``columns`` (their names) and
-    ``round_robin``.
+    ``settings`` go to ``fit`` or to the trainer's arguments. ``traces`` are what ``fit`` leaves on a card and a user of the
+    trainer may set by hand: ``columns`` (their names) and ``round_robin``.
     """
     torch.manual_seed(1)
     model, settings = SentenceTransformer(BASE, device="cpu"), dict(settings or {})
@@ -135,13 +135,10 @@ def train(entry_point: str, loss: str = "SoftmaxLoss", data_sets: int = 1, evalu
         if test is not None:
             trainer.evaluate()
     seen.pop("handle").remove()
-    if card:
-        model.save("saved")
-        Path(card).write_text(Path("saved/README.md").read_text(encoding="utf-8"), encoding="utf-8")
     own, first = seen.pop("own"), seen.pop("first")
     moved = sum((float((now.detach() - then).norm()) ** 2 for now, then in zip(own, first, strict=True)), 0.0) ** 0.5
     seen["left_over"] = max(seen["left_over"][1:], default=0.0)
-    return {**seen, "steps": len(seen["rates"]), "parameters": len(own), "moved": moved}
+    return {**seen, "steps": len(seen["rates"]), "parameters": len(own), "moved": moved}, model
 
 
 def main() -> None:
@@ -150,8 +147,13 @@ def main() -> None:
     if not Path(BASE).is_dir():
         save_base(Path(BASE))
     for job in json.loads(jobs.read_text(encoding="utf-8")):
+        card = job.pop("card", None)
         try:
-            results.append(train(**job))
+            answer, model = train(**job)
+            if card:
+                model.save("saved")
+                Path(card).write_text(Path("saved/README.md").read_text(encoding="utf-8"), encoding="utf-8")
+            results.append(answer)
         except Exception as error:  # a version that cannot do it, said in the answers
             results.append({"error": f"{type(error).__name__}: {error}"})
     head = {"version": __version__, "transformers": transformers.__version__, "torch": torch.__version__}

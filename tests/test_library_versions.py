@@ -76,7 +76,7 @@ def test_this_release_does_what_its_row_says(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     probe.save_base(tmp_path / probe.BASE)
     for entry_point in ("fit", "trainer"):
-        found = probe.train(entry_point)
+        found, _ = probe.train(entry_point)
         assert (found["steps"], found["parameters"]) == (20, 2)
         assert found["in_optimizer"] == rows.loc[__version__, f"{entry_point}_head_in_optimizer"]
         assert (found["left_over"] == 0) == rows.loc[__version__, "gradients_cleared"]
