@@ -11,7 +11,7 @@ from stlib.data import fingerprint, nli, sts, train_split, unseen
 from stlib.errors import UsageError
 from stlib.recipes import Recipe, get_recipe, training_rows
 from stlib.runs import SEED, RunConfig, find_model_folder
-from stlib.settings import best_device, best_precision, get_profile, max_steps_from_environment, processes
+from stlib.settings import best_device, best_precision, get_profile, processes, whole_number
 from stlib.sources import Source, get_source, splits_of
 
 
@@ -45,7 +45,7 @@ def configure(recipe: str | Recipe, profile: str | None = None, **choices) -> tu
     # Between several processes the last, smaller batch cannot be shared, and is left out.
     per_epoch = len(rows) / asked.batch_size
     total_steps = epochs * (math.ceil(per_epoch) if processes() == 1 else math.floor(per_epoch))
-    last_step = min(chosen.max_steps or max_steps_from_environment() or total_steps, total_steps)
+    last_step = min(chosen.max_steps or whole_number("STLIB_MAX_STEPS") or total_steps, total_steps)
     config = RunConfig(
         recipe=asked.fitted_to(total_steps, profile),
         profile=profile.name,

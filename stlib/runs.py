@@ -221,6 +221,8 @@ def check_folder(out: Path, config: RunConfig, resume: bool) -> None:
         problem = "holds no unfinished run to resume: start one without --resume"
     elif begun and not resume:
         problem = "holds an unfinished run: continue it with --resume, or choose another --out"
+    elif not begun and out.is_dir() and any(out.iterdir()):
+        problem = "holds other files: choose a new or an empty folder for the run"
     elif resume and (name := config.differs_from(read_json(unfinished))):
         problem = f"was started with another {name}: resume it with the same settings, or choose another --out"
     if problem:

@@ -70,11 +70,11 @@ def get_profile(name: str | None = None) -> Profile:
     return PROFILES[name]
 
 
-def max_steps_from_environment() -> int | None:
-    """Return ``STLIB_MAX_STEPS`` as a number, or None if it is not set. Raises UsageError if it is no positive number."""
-    text = os.environ.get("STLIB_MAX_STEPS")
+def whole_number(variable: str) -> int | None:
+    """Return what a variable of the environment is set to, or None. Raises UsageError if that is no whole number above zero."""
+    text = os.environ.get(variable)
     if text and (not text.isdecimal() or int(text) < 1):
-        raise UsageError(f"STLIB_MAX_STEPS is {text!r}: set it to a whole number of steps above zero, or unset it")
+        raise UsageError(f"{variable} is {text!r}: set it to a whole number above zero, or unset it")
     return int(text) if text else None
 
 
@@ -140,7 +140,7 @@ def describe_device() -> str:
 
 def processes() -> int:
     """Return how many processes train together: as many as torchrun or accelerate started."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return whole_number("WORLD_SIZE") or 1
 
 
 def is_first_process() -> bool:

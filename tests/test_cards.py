@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from huggingface_hub import HfApi

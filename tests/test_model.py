@@ -1,6 +1,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 from dataclasses import replace
 
@@ -306,3 +307,10 @@ def test_encoding_shows_its_batches(base, monkeypatch, capsys):
     monkeypatch.setattr("stlib.model.progress_bar", lambda *a, **options: progress_bar(*a, **{**options, "delay": 0}))
     EncodeOnce(base).encode(["a cat", "two dogs are running"])
     assert "encoding: 0/2 batches" in capsys.readouterr().err
+
+
+def test_damaged_weights_are_named(tmp_path):
+    folder = save_tiny_model(tmp_path)
+    (folder / "model.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0no json at all..")
+    with pytest.raises(UsageError, match=f"the model in {re.escape(str(folder))} could not be read"):
+        model.load_encoder(folder, "cpu")

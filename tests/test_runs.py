@@ -64,6 +64,13 @@ def test_a_run_of_an_older_layout_is_refused_and_its_model_is_named(config, tmp_
     assert read_json(tmp_path / "run.json") == OLDER
 
 
+def test_a_folder_with_other_files_is_refused(config, tmp_path):
+    check_folder(tmp_path, config, resume=False)  # empty
+    (tmp_path / "README.md").write_text("mine", encoding="utf-8")
+    with pytest.raises(UsageError, match="holds other files: choose a new or an empty folder"):
+        check_folder(tmp_path, config, resume=False)
+
+
 def test_every_process_looks_at_what_it_resumes(config, tmp_path, monkeypatch):
     write_json(tmp_path / "unfinished.json", {**config.to_dict(), "seed": 7})
     for rank in ("0", "1"):

@@ -27,18 +27,17 @@ def test_the_full_profile_is_the_cards_run():
 
 
 @pytest.mark.parametrize("text", ["0", "-3", "many", "1.5"])
-def test_bad_max_steps_are_refused(monkeypatch, text):
-    monkeypatch.setenv("STLIB_MAX_STEPS", text)
-    with pytest.raises(UsageError, match="STLIB_MAX_STEPS"):
-        settings.max_steps_from_environment()
-    with pytest.raises(UsageError, match="STLIB_MAX_STEPS"):
+@pytest.mark.parametrize("variable", ["STLIB_MAX_STEPS", "WORLD_SIZE"])
+def test_numbers_from_outside_are_whole_and_above_zero(monkeypatch, variable, text):
+    monkeypatch.setenv(variable, text)
+    with pytest.raises(UsageError, match=f"{variable} is '{text}'"):
         configure("trained_head")  # what the course asks before it starts
 
 
-def test_max_steps_from_the_environment(monkeypatch):
-    assert settings.max_steps_from_environment() is None
+def test_a_number_from_outside(monkeypatch):
+    assert settings.whole_number("STLIB_MAX_STEPS") is None
     monkeypatch.setenv("STLIB_MAX_STEPS", "25")
-    assert settings.max_steps_from_environment() == 25
+    assert settings.whole_number("STLIB_MAX_STEPS") == 25
 
 
 def test_device_and_precision_can_be_set_from_outside(monkeypatch):
