@@ -16,7 +16,7 @@ $(READY): requirements.txt pyproject.toml
 	"$(PYTHON)" -m venv .venv
 	$(BIN)/python -m pip install --quiet -r requirements.txt
 	$(BIN)/python -m pip install --quiet --no-deps -e .
-	@touch $(READY)
+	@mkdir -p .venv/etc/jupyter && cp docs/lab/* .venv/etc/jupyter && touch $(READY)
 $(BOOK_READY): $(READY) requirements-book.txt
 	$(BIN)/python -m pip install --quiet -r requirements-book.txt -c requirements.txt
 	@touch $(BOOK_READY)
