@@ -80,12 +80,12 @@ def label_balance(shares: Mapping[str, Sequence[float]], labels: Names, ax: Axes
 
 def grouped_bars(ax: Axes, groups: Names, heights: Mapping[str, Sequence[float]], errors: Mapping) -> list:
     """Draw one bar per group for each series, side by side, with ``errors`` (which may be empty) by series, and return the bars."""
-    bars, width = [], 0.8 / len(heights)
-    for (name, values), fill in zip(heights.items(), FILLS(), strict=False):
-        places = np.arange(len(groups)) + (len(bars) - (len(heights) - 1) / 2) * width
-        bars.append(ax.bar(places, values, width, yerr=errors.get(name), capsize=4, ec="black", label=name, **fill))
     ax.set_xticks(range(len(groups)), groups)
-    return bars
+    places, width = np.arange(len(groups)) - (len(heights) - 1) / 2 * (0.8 / len(heights)), 0.8 / len(heights)
+    return [
+        ax.bar(places + i * width, values, width, yerr=errors.get(name), capsize=4, ec="black", label=name, **fill)
+        for i, ((name, values), fill) in enumerate(zip(heights.items(), FILLS(), strict=False))
+    ]
 
 
 def loss_curves(curves: Mapping[str, pd.DataFrame], smooth: int = 1, log_x=False, ax: Axes | None = None) -> Axes:
@@ -143,11 +143,9 @@ def bounds(table: pd.DataFrame, plateau: float, ax: Axes | None = None) -> Axes:
     return finish(ax, "what the embeddings may be", "lowest loss (nats)", ylim=(0, 1.2))
 
 
-def heat_map(
-    values: np.ndarray, rows: Names, columns: Names, label: str, ax: Axes | None = None, digits=2, limits=(None, None)
-) -> Axes:
+def heat_map(values: np.ndarray, rows: Names, columns: Names, label: str, digits=2, limits=(None, None)) -> Axes:
     """Draw a matrix as coloured squares with its numbers; ``label`` names the colour scale, ``limits`` are its ends."""
-    ax = new_axes(ax, 1.4 * len(columns) + 3.2, 0.8 * len(rows) + 1.2)
+    ax = new_axes(None, 1.4 * len(columns) + 3.2, 0.8 * len(rows) + 1.2)
     ax.grid(False)
     image = ax.imshow(values, cmap="cividis", vmin=limits[0], vmax=limits[1], aspect="auto")
     ax.set_xticks(range(len(columns)), columns)
@@ -159,10 +157,10 @@ def heat_map(
     return ax
 
 
-def confusion(counts: np.ndarray, labels: Names, ax: Axes | None = None) -> Axes:
+def confusion(counts: np.ndarray, labels: Names) -> Axes:
     """Draw a confusion matrix as shares of each gold label (percent): rows gold, columns predicted."""
     shares = 100 * counts / counts.sum(axis=1, keepdims=True).clip(1)
-    ax = heat_map(shares, labels, labels, "share of the gold label (%)", ax, digits=0, limits=(0, 100))
+    ax = heat_map(shares, labels, labels, "share of the gold label (%)", digits=0, limits=(0, 100))
     return finish(ax, "predicted label", "gold label")
 
 
@@ -201,13 +199,12 @@ def reliability(tables: Mapping[str, pd.DataFrame], ax: Axes | None = None) -> A
 
 def subset_changes(table: pd.DataFrame, models: Names, ax: Axes | None = None) -> Axes:
     """Draw Spearman of each subset minus the base model's (columns ``name``, ``model``, ``change``), one row per subset."""
-    names = list(dict.fromkeys(table["name"]))
-    ax = new_axes(ax, 9.0, 0.28 * len(names) + 1.4)
+    changes = table.pivot(index="name", columns="model", values="change").loc[table["name"].unique(), models]
+    ax = new_axes(ax, 9.0, 0.28 * len(changes) + 1.4)
     for model in models:
-        rows = table[table["model"] == model].set_index("name").loc[names]
-        ax.plot(rows["change"], range(len(names)), linestyle="none", markersize=6, label=model)
+        ax.plot(changes[model], range(len(changes)), linestyle="none", markersize=6, label=model)
     scale = compare_with_zero(ax, "x", 5, (-80, -40, -20, -10, -5, -2.5, 0, 2.5, 5), "the base model")
-    return finish(ax, f"Spearman x 100 minus the base model's (points){scale}", "subset", names, beside=True)
+    return finish(ax, f"Spearman x 100 minus the base model's (points){scale}", "subset", changes.index, beside=True)
 
 
 def geometry(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
