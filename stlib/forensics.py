@@ -27,9 +27,9 @@ HYPOTHESES = {
 }  # fmt: skip
 
 
-def recorded(hypothesis: str | None = None) -> list[dict]:
-    """Return the runs that ``research/forensics.py`` recorded for one hypothesis, or for all."""
-    return [run for run in records.load("forensics")["runs"] if hypothesis in (None, run["hypothesis"])]
+def recorded(hypothesis: str | None = None, record: str = "forensics") -> list[dict]:
+    """Return the runs of a record, by default those of ``research/forensics.py``: of one hypothesis, or all."""
+    return [run for run in records.load(record)["runs"] if hypothesis in (None, run.get("hypothesis"))]
 
 
 def curves(runs: list[dict]) -> pd.DataFrame:
