@@ -21,7 +21,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from notebooks import HOW, ROOT, course_notebooks, pictures
 from stlib.errors import UsageError
 
-SET = {"STLIB_PROGRESS": "text", "TOKENIZERS_PARALLELISM": "false"}  # the library warns about forks otherwise
+QUIET = {"TOKENIZERS_PARALLELISM": "false"}  # the library warns about forks otherwise
 PAUSE = 10  # seconds between two lines if the output is no terminal
 # What the kernel is asked first and last. This process itself imports nothing that takes long.
 BEFORE = """from stlib import configure, data, settings
@@ -65,7 +65,7 @@ async def run_course(paths: list[Path], before: str, after: str, screen: "Screen
     kernel.screen = screen
     kernel.create_kernel_manager()
     try:
-        await kernel.async_start_new_kernel(env={**os.environ, **SET})
+        await kernel.async_start_new_kernel(env={**QUIET, **os.environ, "STLIB_PROGRESS": "text"})
         await kernel.async_start_new_kernel_client()
         out = Path((await kernel.run(asking(before), "checking the data")).strip())
         (out / "figures").mkdir(parents=True, exist_ok=True)
