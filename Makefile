@@ -5,7 +5,7 @@ BOOK_READY := .venv/book-ready
 SUITABLE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11 python; do \
 	"$$name" -c "$(SUITABLE)" 2>/dev/null && { echo "$$name"; break; }; done)
-.PHONY: help course test lab notebooks stamp book browser soak coverage bench lint clean clean-all
+.PHONY: help course test lab notebooks stamp workspace book browser soak coverage bench lint clean clean-all
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /make \1: /p' Makefile
@@ -16,7 +16,7 @@ $(READY): requirements.txt pyproject.toml
 	"$(PYTHON)" -m venv .venv
 	$(BIN)/python -m pip install --quiet -r requirements.txt
 	$(BIN)/python -m pip install --quiet --no-deps -e .
-	@touch $(READY)
+	@mkdir -p .venv/etc/jupyter && cp docs/lab/* .venv/etc/jupyter && touch $(READY)
 $(BOOK_READY): $(READY) requirements-book.txt
 	$(BIN)/python -m pip install --quiet -r requirements-book.txt -c requirements.txt
 	@touch $(BOOK_READY)
@@ -25,12 +25,13 @@ course: $(READY) ## run notebooks 01 to 06 in order and print what came out
 test: $(READY) ## unit tests, and every notebook run again with its outputs compared
 	$(BIN)/python -m pytest
 lab: $(READY) ## open the course in JupyterLab
-	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks/01_base_model.ipynb --LabApp.app_settings_dir=$(CURDIR)/docs/lab --LabApp.extension_manager=readonly
+	$(BIN)/jupyter lab --config=docs/lab/jupyter_lab_config.py --LabApp.default_url=/lab/tree/notebooks/01_base_model.ipynb
 notebooks: $(READY) ## execute the notebooks again and make them ready to commit
 	$(BIN)/python tools/notebooks.py
 stamp: $(READY) ## write what is generated: badges, set-up cells, folded solutions, tables of the README
 	$(BIN)/python tools/notebooks.py --no-execute
-	$(BIN)/python tools/readme.py
+workspace: $(READY) ## copy the notebooks to a new folder, to work in: make workspace DIR=../mine
+	@$(BIN)/python tools/notebooks.py --workspace "$(DIR)"
 book: $(BOOK_READY) ## build the site from README and notebooks, into build/book
 	rm -rf build/book
 	$(BIN)/python -m sphinx -WEq --keep-going -c docs . build/book

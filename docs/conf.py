@@ -1,14 +1,14 @@
 """Settings of the site that ``make book`` builds from the README, the notebooks with their outputs and the other pages."""
 
+import os
 import re
 import shutil
-import tomllib
 from pathlib import Path
 
 from docutils import nodes
 
 ROOT = Path(__file__).resolve().parents[1]
-REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["course"]["repository"]
+REPOSITORY = "{GITHUB_SERVER_URL}/{GITHUB_REPOSITORY}".format(**os.environ) if "GITHUB_REPOSITORY" in os.environ else ""
 
 project = "Fine-tune sentence embeddings"
 html_title = project

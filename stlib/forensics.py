@@ -1,15 +1,11 @@
 """Who trained the published card? Hypotheses as recipes, their recorded runs, and what a frozen head allows at best."""
 
-from collections.abc import Sequence
-
-import numpy as np
 import pandas as pd
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from stlib import records
-from stlib.cards import published_log
 from stlib.recipes import CARD, CARD_AS_PRINTED, FIT_DEFAULTS
 
 # Bowman et al. 2015 (arXiv 1508.05326), table 2: of the pairs that five people labelled, 6.8 % got another gold label
@@ -29,32 +25,11 @@ HYPOTHESES = {
     "1e-5 over 500": CARD.but("card_1e5_500", "the card's slope, half its peak", learning_rate=1e-5, warmup_steps=500),
     "4e-5 over 2,000": CARD.but("card_4e5_2000", "the card's slope, twice its peak", learning_rate=4e-5, warmup_steps=2_000),
 }  # fmt: skip
-COST_NAMES = {
-    "final_loss": "loss, last epoch", "accuracy": "NLI accuracy", "refit_accuracy": "NLI accuracy, head refitted",
-    "stsbenchmark-sts": "STS-B", "sts13-sts": "STS13", "sts14-sts": "STS14", "sts15-sts": "STS15",
-}  # fmt: skip
 
 
-def recorded(hypothesis: str | None = None) -> list[dict]:
-    """Return the runs that ``research/forensics.py`` recorded for one hypothesis, or for all."""
-    return [run for run in records.load("forensics")["runs"] if hypothesis in (None, run["hypothesis"])]
-
-
-def cost_table(found: dict) -> pd.DataFrame:
-    """Return what a frozen head cost: ``seeds``, ``mean`` and ``spread`` (standard deviation) per ``measure`` and ``arm``."""
-    runs = pd.DataFrame([*found["runs"], {"arm": "base model", **found["base"]}]).rename(columns=COST_NAMES)
-    scores = runs.melt("arm", list(COST_NAMES.values()), "measure").dropna(subset="value")
-    groups = scores.groupby(["measure", "arm"], sort=False)["value"]
-    return groups.agg(seeds="count", mean="mean", spread="std").reset_index()
-
-
-def with_spread(table: pd.DataFrame) -> pd.DataFrame:
-    """Return ``cost_table`` as text: a line per measure, a column per arm, each cell ``mean ± spread``."""
-    cells = [
-        f"{row.mean:.{digits}f}" + (f" ± {row.spread:.{digits}f}" if row.seeds > 1 else "")
-        for row, digits in ((row, 3 if "loss" in row.measure else 1) for row in table.itertuples())
-    ]
-    return table.assign(cell=cells).set_index(["measure", "arm"])["cell"].unstack(fill_value="-", sort=False)
+def recorded(hypothesis: str | None = None, record: str = "forensics") -> list[dict]:
+    """Return the runs of a record, by default those of ``research/forensics.py``: of one hypothesis, or all."""
+    return [run for run in records.load(record)["runs"] if hypothesis in (None, run.get("hypothesis"))]
 
 
 def curves(runs: list[dict]) -> pd.DataFrame:
@@ -69,35 +44,6 @@ def card_rows(curve: pd.DataFrame) -> pd.DataFrame:
     table = curve.assign(row=last).pivot_table(index=["hypothesis", "seed"], columns="row", values="loss", sort=False)
     reached = curve.groupby(["hypothesis", "seed"])["step"].max()
     return table.apply(lambda column: column.where(reached.reindex(table.index) >= column.name))
-
-
-def verdicts(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return how far each hypothesis lies from the card, a line per hypothesis and column of ``rows`` (from ``card_rows``).
-
-    ``spread`` is the standard deviation over the seeds; ``gap`` is ``mean`` minus ``card``, and ``spreads`` the gap in units
-    of the spread (for a hypothesis with one seed: of the median spread of the others).
-    """
-    losses = rows.stack().groupby(level=["hypothesis", "row"], sort=False)
-    table = losses.agg(seeds="count", mean="mean", spread="std").reset_index()
-    table["card"] = table["row"].map(published_log().set_index("step")["loss"])
-    table["gap"] = table["mean"] - table["card"]
-    table["spreads"] = table["gap"].abs() / table["spread"].fillna(table["spread"].median())
-    return table
-
-
-def with_best_noise(rows: pd.DataFrame, clean: str, noisy: str, wanted: Sequence[int]) -> pd.DataFrame:
-    """Return how close a hypothesis comes to the card's ``wanted`` rows if the share of wrong labels is chosen for it.
-
-    The loss is taken to be linear in that share, between the runs without noise (``clean``) and those with
-    ``AUTHOR_DISAGREES`` (``noisy``). The share is the one with the least sum of squared gaps, in units of their spreads.
-    The table has a line per row of the card: ``share``, ``loss``, ``card``, ``gap`` and ``spreads``.
-    """
-    card, rows = published_log().set_index("step")["loss"][list(wanted)], rows[list(wanted)]
-    at_zero, at_full, spread = rows.loc[clean].mean(), rows.loc[noisy].mean(), rows.loc[clean].std()
-    slope, missing = (at_full - at_zero) / spread, (card - at_zero) / spread
-    part = float(np.clip((slope * missing).sum() / (slope**2).sum(), 0, 1))
-    table = pd.DataFrame({"share": part * AUTHOR_DISAGREES, "loss": at_zero + part * (at_full - at_zero), "card": card})
-    return table.assign(gap=table["loss"] - card, spreads=(table["loss"] - card).abs() / spread)
 
 
 def new_head(seed: int, dimensions: int = 384, labels: int = 3) -> nn.Linear:

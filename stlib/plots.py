@@ -47,6 +47,17 @@ def finish(ax: Axes, xlabel: str, ylabel: str, rows: Names = (), beside: bool = 
     return ax
 
 
+def compare_with_zero(ax: Axes, axis: str, linear: float, ticks: Sequence[float], zero: str) -> str:
+    """Make an axis linear up to ``linear`` on both sides of zero and logarithmic beyond, and return words that say so.
+
+    A dashed line marks ``zero``, so that small differences from it can be seen beside large ones.
+    """
+    getattr(ax, f"set_{axis}scale")("symlog", linthresh=linear, linscale=0.7)
+    getattr(ax, f"set_{axis}ticks")(ticks, [f"{tick:+g}" if tick else "0" for tick in ticks])
+    getattr(ax, {"x": "axvline", "y": "axhline"}[axis])(0, color=BLACK, linestyle="--", label=zero)
+    return f"\nscale: linear to ±{linear:g}, then logarithmic"
+
+
 def length_histograms(lengths: Mapping[str, Sequence[int]], ax: Axes | None = None) -> Axes:
     """Draw the token counts of each column as an outlined histogram, with their mean as a vertical line."""
     ax = new_axes(ax)
@@ -61,21 +72,20 @@ def length_histograms(lengths: Mapping[str, Sequence[int]], ax: Axes | None = No
 def label_balance(shares: Mapping[str, Sequence[float]], labels: Names, ax: Axes | None = None) -> Axes:
     """Draw the share of each label (percent) in each data set as grouped bars."""
     ax = new_axes(ax)
-    white = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # keeps the dotted line off the figures
     for bars in grouped_bars(ax, labels, shares, {}):
-        ax.bar_label(bars, fmt="%.1f", padding=2, bbox=white, zorder=3)
+        ax.bar_label(bars, fmt="%.1f", label_type="center", bbox={"facecolor": "white", "edgecolor": "none", "pad": 2})
     ax.axhline(100 / len(labels), color=BLACK, linestyle=":", label="equal shares")
     return finish(ax, "label", "share of pairs (%)", ylim=(0, 50))
 
 
 def grouped_bars(ax: Axes, groups: Names, heights: Mapping[str, Sequence[float]], errors: Mapping) -> list:
     """Draw one bar per group for each series, side by side, with ``errors`` (which may be empty) by series, and return the bars."""
-    bars, width = [], 0.8 / len(heights)
-    for (name, values), fill in zip(heights.items(), FILLS(), strict=False):
-        places = np.arange(len(groups)) + (len(bars) - (len(heights) - 1) / 2) * width
-        bars.append(ax.bar(places, values, width, yerr=errors.get(name), capsize=4, ec="black", label=name, **fill))
     ax.set_xticks(range(len(groups)), groups)
-    return bars
+    places, width = np.arange(len(groups)) - (len(heights) - 1) / 2 * (0.8 / len(heights)), 0.8 / len(heights)
+    return [
+        ax.bar(places + i * width, values, width, yerr=errors.get(name), capsize=4, ec="black", label=name, **fill)
+        for i, ((name, values), fill) in enumerate(zip(heights.items(), FILLS(), strict=False))
+    ]
 
 
 def loss_curves(curves: Mapping[str, pd.DataFrame], smooth: int = 1, log_x=False, ax: Axes | None = None) -> Axes:
@@ -104,19 +114,22 @@ def schedules(rates: Mapping[str, Sequence[float]], ax: Axes | None = None) -> A
 
 
 def hypotheses(rows: pd.DataFrame, card: pd.Series, ax: Axes | None = None) -> Axes:
-    """Draw the mean loss of each hypothesis, with a bar from the lowest to the highest seed, and the card's loss.
+    """Draw how far the mean loss of each hypothesis is from the card's, with a bar from the lowest to the highest seed.
 
     ``rows`` has a line per run (index ``hypothesis``, ``seed``) and a column per row of the card, both by its last step.
     """
     ax = new_axes(ax, 9.0, 4.8)
-    places, groups = np.arange(rows.shape[1]), rows.groupby(level=0, sort=False)
-    for i, (name, found) in enumerate(groups):
-        errors = [found.mean() - found.min(), found.max() - found.mean()]
+    places, groups = np.arange(rows.shape[1]), (rows - card[rows.columns]).groupby(level=0, sort=False)
+    for i, (name, gaps) in enumerate(groups):
+        errors = [gaps.mean() - gaps.min(), gaps.max() - gaps.mean()]
         at = places + (i - (len(groups) - 1) / 2) * 0.8 / (len(groups) + 1)
-        ax.errorbar(at, found.mean(), yerr=errors, linestyle="none", capsize=4, markersize=6, label=name)
-    ax.hlines(card[rows.columns], places - 0.45, places + 0.45, color=BLACK, linestyle="--", label="the card")
+        ax.errorbar(at, gaps.mean(), yerr=errors, linestyle="none", capsize=4, markersize=6, label=name)
+    scale = compare_with_zero(
+        ax, "y", 0.01, (-0.1, -0.05, -0.02, -0.01, -0.005, 0, 0.005, 0.01, 0.02, 0.05), "the card"
+    )
     ax.set_xticks(places, [f"{step - 499:,}-{step:,}" for step in rows.columns])
-    return finish(ax, "training steps that a row averages over", "mean training loss (nats)", beside=True)
+    ylabel = f"training loss minus the card's (nats){scale}"
+    return finish(ax, "training steps that a row averages over", ylabel, beside=True)
 
 
 def bounds(table: pd.DataFrame, plateau: float, ax: Axes | None = None) -> Axes:
@@ -130,11 +143,9 @@ def bounds(table: pd.DataFrame, plateau: float, ax: Axes | None = None) -> Axes:
     return finish(ax, "what the embeddings may be", "lowest loss (nats)", ylim=(0, 1.2))
 
 
-def heat_map(
-    values: np.ndarray, rows: Names, columns: Names, label: str, ax: Axes | None = None, digits=2, limits=(None, None)
-) -> Axes:
+def heat_map(values: np.ndarray, rows: Names, columns: Names, label: str, digits=2, limits=(None, None)) -> Axes:
     """Draw a matrix as coloured squares with its numbers; ``label`` names the colour scale, ``limits`` are its ends."""
-    ax = new_axes(ax, 1.4 * len(columns) + 3.2, 0.8 * len(rows) + 1.2)
+    ax = new_axes(None, 1.4 * len(columns) + 3.2, 0.8 * len(rows) + 1.2)
     ax.grid(False)
     image = ax.imshow(values, cmap="cividis", vmin=limits[0], vmax=limits[1], aspect="auto")
     ax.set_xticks(range(len(columns)), columns)
@@ -146,10 +157,10 @@ def heat_map(
     return ax
 
 
-def confusion(counts: np.ndarray, labels: Names, ax: Axes | None = None) -> Axes:
+def confusion(counts: np.ndarray, labels: Names) -> Axes:
     """Draw a confusion matrix as shares of each gold label (percent): rows gold, columns predicted."""
     shares = 100 * counts / counts.sum(axis=1, keepdims=True).clip(1)
-    ax = heat_map(shares, labels, labels, "share of the gold label (%)", ax, digits=0, limits=(0, 100))
+    ax = heat_map(shares, labels, labels, "share of the gold label (%)", digits=0, limits=(0, 100))
     return finish(ax, "predicted label", "gold label")
 
 
@@ -173,25 +184,27 @@ def score_bars(table: pd.DataFrame, value: str, by: str, models: Names, ylabel: 
 
 
 def reliability(tables: Mapping[str, pd.DataFrame], ax: Axes | None = None) -> Axes:
-    """Draw accuracy against confidence for each classifier (tables of ``evaluation.calibration``); larger dots hold more pairs."""
+    """Draw accuracy against confidence for each classifier (tables of ``measures.calibration``); one alone has its counts."""
     ax = new_axes(ax, 6.4, 5.0)
     ax.axline((0, 0), slope=1, color=BLACK, linestyle=":", label="as often right as it says")
     for name, table in tables.items():
-        (line,) = ax.plot(table["confidence"], table["accuracy"], label=name)
-        sizes = 20 + 300 * table["n"] / table["n"].sum()
-        ax.scatter(table["confidence"], table["accuracy"], s=sizes, color=line.get_color(), alpha=0.35)
-    return finish(ax, "mean probability of the predicted label", "share of right pairs", xlim=(0.3, 1), ylim=(0.3, 1))
+        ax.plot(table["confidence"], table["accuracy"], label=name)
+        for row in table.itertuples() if len(tables) == 1 else ():
+            place = (row.confidence, row.accuracy)
+            ax.annotate(f"{row.n:,} pairs", place, (-8, 0), textcoords="offset points", ha="right", va="center")
+    return finish(
+        ax, "mean probability of the predicted label", "share of right pairs", xlim=(0.3, 1), ylim=(0.3, 1.03)
+    )
 
 
 def subset_changes(table: pd.DataFrame, models: Names, ax: Axes | None = None) -> Axes:
     """Draw Spearman of each subset minus the base model's (columns ``name``, ``model``, ``change``), one row per subset."""
-    names = list(dict.fromkeys(table["name"]))
-    ax = new_axes(ax, 8.0, 0.28 * len(names) + 1.4)
+    changes = table.pivot(index="name", columns="model", values="change").loc[table["name"].unique(), models]
+    ax = new_axes(ax, 9.0, 0.28 * len(changes) + 1.4)
     for model in models:
-        rows = table[table["model"] == model].set_index("name").loc[names]
-        ax.plot(rows["change"], range(len(names)), linestyle="none", markersize=6, label=model)
-    ax.axvline(0, color=BLACK, linestyle="--", label="the base model")
-    return finish(ax, "change of Spearman x 100 against the base model (points)", "subset", names, beside=True)
+        ax.plot(changes[model], range(len(changes)), linestyle="none", markersize=6, label=model)
+    scale = compare_with_zero(ax, "x", 5, (-80, -40, -20, -10, -5, -2.5, 0, 2.5, 5), "the base model")
+    return finish(ax, f"Spearman x 100 minus the base model's (points){scale}", "subset", changes.index, beside=True)
 
 
 def geometry(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -203,26 +216,26 @@ def geometry(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 
 def planes(coordinates: Mapping[str, np.ndarray], labels: np.ndarray, names: Names) -> np.ndarray:
-    """Draw NLI pairs as points in a plane, one panel per model; colour and marker give the gold label."""
-    size = (4.4 * len(coordinates), 4.2)
-    figure, axes = plt.subplots(1, len(coordinates), figsize=size, layout="constrained", squeeze=False)
+    """Draw NLI pairs as points in a plane, one panel per model on one scale; colour and marker give the gold label."""
+    shape = {"ncols": len(coordinates), "figsize": (4.4 * len(coordinates), 4.2)}
+    _, axes = plt.subplots(**shape, layout="constrained", squeeze=False, sharex=True, sharey=True)
     looks = cycler(color=[BLUE, ORANGE, RED, GREEN], marker=["o", "^", "x", "D"])
     for ax, (model, points) in zip(axes[0], coordinates.items(), strict=True):
         for (label, name), look in zip(enumerate(names), looks(), strict=False):
             ax.scatter(*points[labels == label].T, s=14, alpha=0.6, label=name, **look)
         ax.set(title=model, xlabel="first discriminant (deviations)", ylabel="second discriminant (deviations)")
     axes[0][-1].legend(loc="upper left", bbox_to_anchor=(1.01, 1))
-    figure.align_labels()
     return axes[0]
 
 
 def contest(table: pd.DataFrame, base: float, ax: Axes | None = None) -> Axes:
-    """Draw the score of each contender (``contender``, ``mean``; of its seeds ``low``, ``high``) and of the base model."""
+    """Draw how far each contender (``contender``, ``mean``; of its seeds ``low``, ``high``) is from the base model's score."""
     ax = new_axes(ax, 8.0, 0.4 * len(table) + 1.4)
     errors = [table["mean"] - table["low"], table["high"] - table["mean"]]
-    ax.errorbar(table["mean"], range(len(table)), xerr=errors, fmt="o", capsize=4, label="mean and range of seeds")
-    ax.axvline(base, color=BLACK, linestyle="--", label=f"the base model: {base:.2f}")
-    return finish(ax, "Spearman x 100 on the validation pairs", "recipe", table["contender"])
+    label = "mean and range of seeds"
+    ax.errorbar(table["mean"] - base, range(len(table)), xerr=errors, fmt="o", capsize=4, label=label)
+    scale = compare_with_zero(ax, "x", 1, (-10, -5, -2, -1, -0.5, 0, 0.5, 1), f"the base model: {base:.2f}")
+    return finish(ax, f"validation score minus the base model's (points){scale}", "recipe", table["contender"])
 
 
 def growth(table: pd.DataFrame, ylabel: str, ax: Axes | None = None) -> Axes:
@@ -264,12 +277,12 @@ def waterfall(names: Names, seconds: Sequence[float], ax: Axes | None = None) ->
 
 
 def roofline(table: pd.DataFrame, ceilings: Mapping[str, float], ax: Axes | None = None) -> Axes:
-    """Draw operations per second against operations per byte, under the ceilings of memory and arithmetic."""
+    """Draw operations per second against operations per byte, under the rates of memory and of a step's products."""
     ax = new_axes(ax, 8.0, 4.6)
     reach = np.geomspace(0.2, 1_000, 200)
     for name in (name for name in ceilings if name != "bandwidth"):
         roof = np.minimum(reach * ceilings["bandwidth"], ceilings[name]) / 1e9
-        ax.plot(reach, roof, marker="", label=f"ceiling, products in {name}")
+        ax.plot(reach, roof, marker="", label=f"mean of all products, {name}")
     for row, look in zip(table.itertuples(), CYCLE(), strict=False):
         ax.plot(row.intensity, row.gflops, label=row.operation, **{**look, "color": BLACK, "linestyle": "none"})
     ax.set(xscale="log", yscale="log")

@@ -46,13 +46,13 @@ def setup(profile: str | None = None):
     return chosen
 
 
-def prepare(alone: bool = False) -> None:
+def prepare() -> None:
     """Make the course's packages ready, and say in one line what was done.
 
-    ``alone`` means that the set-up cell fetched the course, so the environment is not the course's own. Raises UsageError
-    if packages are missing or out of range on a machine of your own, or cannot be installed.
+    Raises UsageError if packages are missing or out of range on a machine of your own, or cannot be installed.
     """
     host = next((name for variable, name in HOSTS.items() if os.environ.get(variable)), None)
+    alone = Path("course").resolve() == ROOT  # the set-up cell has fetched the course: nothing here is the course's own
     before = installed()
     wanted = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
     if not host and not alone:

@@ -1,7 +1,6 @@
 """An audit of the notebooks themselves: executed in order, no errors, few mutes, each with its reason."""
 
 import functools
-import importlib
 import json
 import re
 import sys
@@ -10,9 +9,12 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from tools import notebooks as tool
+
 ROOT = Path(__file__).resolve().parents[1]
 COURSE = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
+GLOSSARY = ROOT / "notebooks" / "glossary.md"
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 TABLE_HEAD = re.compile(r"^(\|.*\|)\n\|[ :|-]+\|$", re.MULTILINE)
 MUTES = re.compile(r"^# NBVAL_(IGNORE_OUTPUT|SKIP|RAISES_EXCEPTION)$", re.MULTILINE)
@@ -149,7 +151,7 @@ def bold_terms(path) -> set[str]:
 
 
 def test_the_glossary_has_every_term_and_nothing_else():
-    lines = (ROOT / "notebooks" / "glossary.md").read_text(encoding="utf-8").splitlines()
+    lines = GLOSSARY.read_text(encoding="utf-8").splitlines()
     entries = dict(
         re.match(r"- \*\*(.+?)\*\* \(\[\d\d\]\((.+?)\)\): .{15,}", line).groups() for line in lines if line[:1] == "-"
     )
@@ -213,9 +215,23 @@ def test_every_test_that_the_readme_names_is_there():
         assert not test or f"def {test}(" in text, f"{file}::{test}"
 
 
-@pytest.mark.parametrize("tool", ["notebooks", "readme"])
-def test_what_is_generated_is_up_to_date(tool, monkeypatch, capsys):
+def run_tool(monkeypatch, *arguments) -> int:
+    monkeypatch.setattr(sys, "argv", ["notebooks", *map(str, arguments)])
+    return tool.main()
+
+
+def test_what_is_generated_is_up_to_date(monkeypatch, capsys):
     """Badges, set-up cells, folded solutions and navigation; the README's tables."""
-    monkeypatch.syspath_prepend(ROOT / "tools")  # a tool finds the others there
-    monkeypatch.setattr(sys, "argv", [tool, "--check"])
-    assert importlib.import_module(tool).main() == 0, capsys.readouterr().err
+    assert run_tool(monkeypatch, "--check") == 0, capsys.readouterr().out
+
+
+def test_a_workspace_is_a_copy_that_is_never_overwritten(monkeypatch, capsys, tmp_path):
+    folder = tmp_path / "my course"
+    assert run_tool(monkeypatch, "--workspace", folder) == 0
+    copied = {path.relative_to(folder) for path in folder.rglob("*.*")}
+    assert copied == {path.relative_to(ROOT / "notebooks") for path in [*COURSE, *SOLUTIONS, GLOSSARY]}
+    (folder / COURSE[0].name).write_text("mine", encoding="utf-8")
+    assert run_tool(monkeypatch, "--workspace", folder) == 2
+    assert "my course is no new folder: name one" in capsys.readouterr().err
+    assert (folder / COURSE[0].name).read_text(encoding="utf-8") == "mine"
+    assert run_tool(monkeypatch, "--workspace", "") == 2

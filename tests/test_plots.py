@@ -122,7 +122,7 @@ def test_schedules_start_at_step_1():
     assert len(ax.get_legend().get_texts()) == 2
 
 
-def test_hypotheses_show_the_mean_and_the_range_of_seeds():
+def test_hypotheses_show_how_far_mean_and_seeds_are_from_the_card():
     rows = pd.DataFrame(
         {500: [1.0, 1.2, 0.8], 1_000: [0.9, 0.9, np.nan]},
         index=pd.MultiIndex.from_tuples([("a", 1), ("a", 2), ("b", 1)], names=["hypothesis", "seed"]),
@@ -130,7 +130,7 @@ def test_hypotheses_show_the_mean_and_the_range_of_seeds():
     ax = plots.hypotheses(rows, pd.Series({500: 1.08, 1_000: 0.99}))
     assert labelled(ax)
     line = ax.containers[0].lines[0]
-    assert line.get_ydata().tolist() == pytest.approx([1.1, 0.9])
+    assert line.get_ydata().tolist() == pytest.approx([0.02, -0.09])
     assert [text.get_text() for text in ax.get_xticklabels()] == ["1-500", "501-1,000"]
     assert {text.get_text() for text in ax.get_legend().get_texts()} == {"the card", "a", "b"}
 
@@ -147,6 +147,8 @@ def test_reliability_draws_each_classifier_and_the_diagonal():
     assert labelled(ax)
     assert ax.get_lines()[1].get_ydata().tolist() == [0.4, 0.8]
     assert len(ax.get_legend().get_texts()) == 3
+    assert not ax.texts
+    assert [text.get_text() for text in plots.reliability({"one": table}).texts] == ["10 pairs", "30 pairs"]
 
 
 def test_changes_are_drawn_subset_by_subset():
@@ -155,6 +157,19 @@ def test_changes_are_drawn_subset_by_subset():
     assert labelled(ax)
     assert [line.get_xdata().tolist() for line in ax.get_lines()[:2]] == [[1, -2], [3, 4]]
     assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"]
+
+
+@pytest.mark.parametrize("axis", ["x", "y"])
+def test_what_differs_little_from_zero_is_seen_beside_what_differs_much(axis):
+    ax = plots.new_axes()
+    words = plots.compare_with_zero(ax, axis, 1, (-100, -1, 0, 1), "the base model")
+    assert words == "\nscale: linear to ±1, then logarithmic"
+    ax.set(xlim=(-100, 1), ylim=(-100, 1))
+    one, half, zero = (ax.transData.transform((at, at))["xy".index(axis)] for at in (1, 0.5, 0))
+    far = ax.transData.transform((-100, -100))["xy".index(axis)]
+    assert one - half == pytest.approx(half - zero)
+    assert one - zero > (zero - far) / 8
+    assert [tick.get_text() for tick in getattr(ax, f"get_{axis}ticklabels")()] == ["-100", "-1", "0", "+1"]
 
 
 def test_geometry_and_planes_draw_every_model():
@@ -173,7 +188,7 @@ def test_the_contest_is_drawn_from_the_best_to_the_worst():
     table = pd.DataFrame({"contender": ["a", "b"], "mean": [82.0, 80.0], "low": [81.5, 79.0], "high": [82.5, 81.0]})
     ax = plots.contest(table, 81.0)
     assert labelled(ax)
-    assert ax.get_lines()[0].get_xdata().tolist() == [82.0, 80.0]
+    assert ax.get_lines()[0].get_xdata().tolist() == [1.0, -1.0]
     assert ax.yaxis_inverted()
 
 

@@ -1,7 +1,9 @@
 """Set-up: it installs nothing where the course is installed, and everything in an empty folder on a strange machine."""
 
+import contextlib
 import importlib
 import importlib.metadata
+import io
 import json
 import logging
 import os
@@ -15,6 +17,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import nbformat
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 from nbclient import NotebookClient
 
 import stlib
@@ -138,14 +141,62 @@ def test_badges_follow_the_address():
         assert not tagged(stamped(path, ""), "badges")
 
 
-def test_a_lone_notebook_without_an_address_says_what_to_do(tmp_path):
-    (cell,) = tagged(stamped(COURSE[0], ""), "setup")
-    script = tmp_path / "cell.py"
-    script.write_text(cell, encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", script], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert "this notebook is alone: clone the course" in done.stderr
+def lone(tmp_path, address: str, *arguments) -> subprocess.CompletedProcess:
+    """What the set-up cell does in an empty folder, on a machine without the course."""
+    (cell,) = tagged(stamped(COURSE[0], address), "setup")
+    (tmp_path / "cell.py").write_text(cell, encoding="utf-8")
+    command = [sys.executable, *arguments, tmp_path / "cell.py"]
+    return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("address", ["", "file:///there/is/no/such/course"])
+def test_a_lone_notebook_that_cannot_fetch_the_course_names_the_line_to_type(tmp_path, address):
+    said = lone(tmp_path, address, "-I", "-S").stderr
+    assert "no course here: run !git clone ADDRESS course in a cell" in said
+    assert "Traceback" not in said
+
+
+def test_a_lone_notebook_takes_the_course_that_was_fetched_by_hand(tmp_path):
+    """Its set-up is a stand-in that tells where it is from."""
+    (tmp_path / "course" / "stlib").mkdir(parents=True)
+    (tmp_path / "course" / "stlib" / "__init__.py").touch()
+    (tmp_path / "course" / "stlib" / "setup.py").write_text("def prepare():\n    print(__file__)\n", encoding="utf-8")
+    assert lone(tmp_path, "", "-I", "-S").stdout.strip() == str(tmp_path / "course" / "stlib" / "setup.py")
+
+
+def test_a_notebook_shows_an_error_of_set_up_as_one_sentence():
+    shell = InteractiveShell.instance()
+    with contextlib.redirect_stdout(io.StringIO()) as shown:
+        assert not shell.run_cell("from stlib.errors import UsageError\nraise UsageError('no such package')").success
+    assert shown.getvalue().strip() == "UsageError: no such package"
+
+
+@pytest.mark.parametrize(
+    ("remote", "address"),
+    [
+        ("https://github.com/someone/some-course.git", ADDRESS),
+        ("https://someone:secret@github.com/someone/some-course", ADDRESS),
+        ("git@github.com:someone/some-course.git", ADDRESS),
+        ("ssh://git@github.com:22/someone/some-course.git", ADDRESS),
+        ("https://gitlab.example.org/a/b/course.git", "https://gitlab.example.org/a/b/course"),
+        ("/home/someone/some-course", ""),
+        ("../some-course", ""),
+        ("file:///srv/some-course.git", ""),
+        ("C:/courses/some-course", ""),
+        ("", ""),
+    ],
+)
+def test_the_address_is_that_of_the_remote_without_a_secret(monkeypatch, remote, address):
+    monkeypatch.delenv("GITHUB_REPOSITORY", raising=False)
+    answer = subprocess.CompletedProcess([], 0 if remote else 2, f"{remote}\n")
+    monkeypatch.setattr(tool.subprocess, "run", lambda *_, **__: answer)
+    assert tool.address() == address
+
+
+def test_the_workflow_that_stamps_knows_the_address(monkeypatch):
+    monkeypatch.setenv("GITHUB_SERVER_URL", "https://github.com")
+    monkeypatch.setenv("GITHUB_REPOSITORY", "someone/some-course")
+    assert tool.address() == ADDRESS
 
 
 def pinned(name: str) -> str:

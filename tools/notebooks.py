@@ -1,24 +1,34 @@
-"""Make the notebooks ready to commit: stamp what is generated, execute at profile mini, strip what varies.
+"""Make notebooks and README ready to commit: stamp what is generated, execute at profile mini, strip what varies.
 
-Generated are the badges, the set-up cell (that of notebook 01 in all), the folded solutions and the navigation bar.
+Generated are the badges, the set-up cell (that of notebook 01 in all), the folded solutions, the navigation bar, and the tables
+of the README. The address in badges and set-up cells is that of this copy, so a fork needs no edit.
 """
 
 import argparse
 import base64
-import json
 import os
 import re
+import shutil
+import subprocess
 import sys
-import tomllib
+from collections import defaultdict
+from itertools import pairwise
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 from nbclient import NotebookClient
 
+from stlib import records
+
 ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
 HOW = {"extra_arguments": ["--IPKernelApp.log_level=40"], "coalesce_streams": True}  # a kernel runs a notebook
 QUIET = {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
-SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["course"]
+ADDRESS = r'^REPOSITORY = "(.*)"$'
+TITLE = r"^# (.+)"
+REMOTE = re.compile(r"(?:\w+://)?(?:[^@/]*@)?([\w-]+(?:\.[\w-]+)+)(?::\d+)?[:/](.+?)(?:\.git)?/?")  # of no local folder
+BLOCK = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?\n(<!-- end -->)", re.DOTALL)
 BADGES = """\
 [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/{0})
 [![Open in Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)](https://kaggle.com/kernels/welcome?src=https://github.com/{0})"""
@@ -29,13 +39,20 @@ def main() -> int:
     parser.add_argument("numbers", nargs="*", help="such as 03; all by default")
     parser.add_argument("--no-execute", action="store_true", help="stamp and strip only")
     parser.add_argument("--check", action="store_true", help="write nothing, and fail if anything would change")
+    parser.add_argument("--workspace", metavar="DIR", help="only copy the notebooks to a new folder, to work in")
     options = parser.parse_args()
-    texts = {}
+    if options.workspace is not None:
+        return copy_notebooks(options.workspace)
+    # A check takes the address that is there, so that what was stamped in one copy passes the tests in another.
+    repository = first(ADDRESS, course_notebooks()[0]) if options.check else address()
+    tables = {"badges": badges(repository, "01_base_model.ipynb"), "course-map": course_map(), "contest": contest()}
+    readme = BLOCK.sub(lambda block: f"{block[1]}{tables[block[2]]}\n{block[3]}", README.read_text(encoding="utf-8"))
+    texts = {README: readme}
     for path in [*course_notebooks(), *course_notebooks("solutions/")]:
         if options.numbers and path.name[:2] not in options.numbers:
             continue
         notebook = nbformat.read(path, as_version=4)
-        stamp(notebook, path)
+        stamp(notebook, path, repository)
         if not (options.no_execute or options.check):
             print(f"executing {path.name}", flush=True)
             outside = {name: value for name, value in os.environ.items() if name[:6] != "STLIB_" or name[6:] == "RUNS"}
@@ -43,23 +60,25 @@ def main() -> int:
             client.execute(env={**outside, **QUIET, "STLIB_PROFILE": "mini"})
         tidy(notebook)
         texts[path] = nbformat.writes(notebook) + "\n"
-        for at, cell in enumerate(() if options.check else notebook.cells):
-            for tag in filter(
-                lambda tag: tag.endswith(".png"), tags(cell)
-            ):  # the figure above it is shown elsewhere too
-                (ROOT / "docs" / tag).write_bytes(pictures(notebook.cells[at - 1])[0])
-    return write(texts, options.check)
-
-
-def write(texts: dict[Path, str], check: bool) -> int:
-    """Write the files whose text differs and return 0; or, to check, name them and return 1 if there are any."""
+        for above, cell in () if options.check else pairwise(notebook.cells):
+            for name in {tag for tag in tags(cell) if tag.endswith(".png")}:  # this figure is shown elsewhere too
+                (ROOT / "docs" / name).write_bytes(pictures(above)[0])
     stale = [path for path, text in texts.items() if text != path.read_text(encoding="utf-8")]
-    for path in () if check else stale:
-        path.write_text(texts[path], encoding="utf-8", newline="\n")
-        print(f"wrote {path.name}")
-    if check and stale:
-        print(f"not up to date: {', '.join(path.name for path in stale)}; run make stamp", file=sys.stderr)
-    return int(check and bool(stale))
+    for path in stale:
+        print(f"{path.name} is not up to date: run make stamp" if options.check else f"wrote {path.name}")
+        if not options.check:
+            path.write_text(texts[path], encoding="utf-8", newline="\n")
+    return int(options.check and bool(stale))
+
+
+def copy_notebooks(folder: str) -> int:
+    """Copy the notebooks to a new folder and return 0; return 2 if it is there already, or has no name."""
+    if not folder or Path(folder).exists():
+        print(f"workspace: {folder or 'no name'} is no new folder: name one, as in DIR=../my_course", file=sys.stderr)
+        return 2
+    shutil.copytree(ROOT / "notebooks", folder, ignore=shutil.ignore_patterns(".*"))
+    print(f"workspace: open it with {Path(sys.executable).parent / 'jupyter'} lab {folder}")
+    return 0
 
 
 def course_notebooks(folder: str = "") -> list[Path]:
@@ -72,35 +91,44 @@ def pictures(*cells) -> list[bytes]:
     return [base64.b64decode(data["image/png"]) for data in found if "image/png" in data]
 
 
-def title(path: Path) -> str:
-    """Return the first heading of a notebook."""
-    text = next(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.source[:2] == "# ")
-    return text.partition("\n")[0][2:].strip()
+def first(pattern: str, path: Path) -> str:
+    """Return what the group of a pattern is where it first matches a line in the cells of a notebook."""
+    text = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells)
+    return re.search(pattern, text, re.MULTILINE)[1]
 
 
 def badges(repository: str, name: str) -> str:
     """Return badges that open a notebook on Colab and Kaggle, which know GitHub's addresses only; else ""."""
-    host, owned = "https://github.com/", repository.removesuffix(".git")
-    place = f"{owned.removeprefix(host)}/blob/{SETTINGS['branch']}/notebooks/{name}"
-    return BADGES.format(place) if owned.startswith(host) else ""
+    host, _, owned = repository.partition("https://github.com/")
+    return BADGES.format(f"{owned}/blob/main/notebooks/{name}") if owned and not host else ""
 
 
-def stamp(notebook, path: Path, repository: str | None = None) -> None:
-    """Replace every generated cell. ``repository`` is the address, by default the one in ``pyproject.toml``."""
-    repository, paths = SETTINGS["repository"] if repository is None else repository, course_notebooks()
+def address() -> str:
+    """Return the address of this copy, which the workflow knows that stamps it, or else its git remote; or ""."""
+    if "GITHUB_REPOSITORY" in os.environ:
+        return "{GITHUB_SERVER_URL}/{GITHUB_REPOSITORY}".format(**os.environ)
+    command = ["git", "-C", str(ROOT), "remote", "get-url", "origin"]
+    asked = subprocess.run(command, capture_output=True, text=True, check=False)
+    found = REMOTE.fullmatch(asked.stdout.strip())  # its host and path, without the name and token that it may hold
+    return f"https://{found[1]}/{found[2]}" if found else ""
+
+
+def stamp(notebook, path: Path, repository: str) -> None:
+    """Replace every generated cell; ``repository`` is the address in badges and set-up cell, "" if there is none."""
+    paths = course_notebooks()
     cells = [cell for cell in notebook.cells if not {"badges", "solution", "navigation"} & tags(cell)]
-    first = next(cell for cell in nbformat.read(paths[0], as_version=4).cells if "setup" in tags(cell))
+    model = next(cell for cell in nbformat.read(paths[0], as_version=4).cells if "setup" in tags(cell))
     setup = next(cell for cell in cells if "setup" in tags(cell))  # its output stays: it is always the same
-    setup.source = re.sub("(?m)^REPOSITORY = .*", f"REPOSITORY = {json.dumps(repository)}", first.source)
-    setup.metadata = first.metadata
+    setup.source = re.sub(ADDRESS, f'REPOSITORY = "{repository}"', model.source, flags=re.MULTILINE)
+    setup.metadata = model.metadata
     if path in paths:
         cells = with_solutions(cells, path.parent / "solutions" / f"{path.name[:2]}_solutions.ipynb")
         if links := badges(repository, path.name):
             cells.insert(1, made(links, "badges", "remove-cell"))
         at = paths.index(path)
-        links = [f"Previous: [{title(before)}]({before.name})" for before in paths[max(at - 1, 0) : at]]
+        links = [f"Previous: [{first(TITLE, before)}]({before.name})" for before in paths[max(at - 1, 0) : at]]
         links += ["[Course map](../README.md#course-map)"]
-        links += [f"Next: [{title(after)}]({after.name})" for after in paths[at + 1 : at + 2]]
+        links += [f"Next: [{first(TITLE, after)}]({after.name})" for after in paths[at + 1 : at + 2]]
         cells.append(made("---\n\n" + " · ".join(links), "navigation", "remove-cell"))
     notebook.cells = cells
 
@@ -116,17 +144,20 @@ def made(source: str, *tags: str):
 
 def with_solutions(cells: list, solutions: Path) -> list:
     """Return the cells with a folded solution below each template: the code under the heading ``## 1. …`` there."""
-    answers, number, result = {}, None, []
+    answers, number, result = defaultdict(list), "", []
     for cell in nbformat.read(solutions, as_version=4).cells:
-        heading = re.match(r"## (\d)\. ", cell.source) if cell.cell_type == "markdown" else None
-        number = heading[1] if heading else number
         if cell.cell_type == "code":
-            answers.setdefault(number, []).append(cell.source)
+            answers[number].append(cell.source)
+        elif heading := re.match(r"## (\d)\. ", cell.source):
+            number = heading[1]
     for cell in cells:
         result.append(cell)
         if cell.cell_type == "code" and (found := re.search(r"check\(\"\d\d\.(\d)\"", cell.source)):
-            fold = f"<details><summary>Solution of exercise {found[1]}</summary>\n\n```python\n"
-            result.append(made(fold + "\n\n\n".join(answers[found[1]]) + "\n```\n\n</details>", "solution"))
+            code = "\n\n\n".join(answers[found[1]])
+            fold = (
+                f"<details><summary>Solution of exercise {found[1]}</summary>\n\n```python\n{code}\n```\n\n</details>"
+            )
+            result.append(made(fold, "solution"))
     return result
 
 
@@ -140,6 +171,29 @@ def tidy(notebook) -> None:
         cell.metadata = {name: cell.metadata[name] for name in kept if cell.metadata.get(name)}
         for output in cell.get("outputs", []):  # a widget lives as long as its kernel; the picture beside it stays
             output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
+
+
+def course_map() -> str:
+    """Return one row per notebook: what you do there, and its time."""
+    patterns = TITLE, r"^\*\*You will do:\*\* (.+?)\.(?:\s|$)", r"^- \*Time:\* (.+?) on two CPU cores"
+    found = [(path.name, *(first(pattern, path) for pattern in patterns)) for path in course_notebooks()]
+    rows = [(f"[{name[:2]} {title}](notebooks/{name})", task, time) for name, title, task, time in found]
+    return table(("notebook", "you will", "time on two CPU cores"), rows)
+
+
+def contest() -> str:
+    """Return the contest of notebook 08, the best on validation pairs first."""
+    record = records.load("better_recipes")
+    runs = pd.DataFrame([*record["runs"], {"contender": "base model", **record["base"]}])
+    kinds = {"seed": "nunique", "validation": "mean", "sts_mean": "mean", "nli_refit": "mean"}
+    found = runs.groupby("contender").agg(kinds).sort_values("validation", ascending=False)
+    rows = [(name, seeds or "-", *(f"{score:.1f}" for score in scores)) for name, seeds, *scores in found.itertuples()]
+    return table(("recipe", "seeds", "STS, validation", "STS, test mean", "NLI, fresh head"), rows)
+
+
+def table(columns, rows) -> str:
+    """Return a table in Markdown."""
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in (columns, ["---"] * len(columns), *rows))
 
 
 if __name__ == "__main__":

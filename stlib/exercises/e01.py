@@ -15,9 +15,7 @@ def exercise_1(cosine):
     found = np.asarray(cosine(a.copy(), b.copy()), dtype=float)
     assert found.shape == (3, 4), "return a matrix with one row for each row of a and one column for each row of b"
     assert not np.allclose(found, a @ b.T), "this is the plain dot product, which grows with the length of the vectors"
-    assert np.allclose(found, expected, atol=1e-5), (
-        "some cosines are off: divide each row by its own length, in a and b"
-    )
+    assert np.allclose(found, expected, atol=1e-5), "some cosines are off: divide each row by its length, in a and b"
 
 
 def exercise_2(words_read):

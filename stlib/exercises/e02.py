@@ -47,9 +47,7 @@ def exercise_4(average_maximum):
     lengths = np.random.default_rng(0).permutation(np.arange(1, 1_001))
     whole = average_maximum(lengths[:20], 20)
     assert whole is not None, "your function returns nothing yet"
-    assert np.isclose(whole, lengths[:20].max()), (
-        "a sample of all rows holds the largest one: draw without putting back"
-    )
+    assert np.isclose(whole, lengths[:20].max()), "a sample of all rows holds the largest: draw without putting back"
     for rows in (1, 10, 50):
         expected = 1_001 * rows / (rows + 1)  # of the largest of so many different numbers from 1 to 1,000
         spread = np.sqrt(1_001 * (1_000 - rows) * rows / (rows + 1) ** 2 / (rows + 2) / 200)

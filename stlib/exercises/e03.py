@@ -61,6 +61,4 @@ def exercise_3(answer):
     loss = functional.cross_entropy(logits[:400], labels[:400])
     assert loss < 0.6, "the loss on the training rows is still high: does every step move the layer, 300 times?"
     right = (logits[400:].argmax(dim=1) == labels[400:]).float().mean()
-    assert right > 0.85, (
-        "the layer does well on its training rows and badly on new ones: compare its size with the text"
-    )
+    assert right > 0.85, "the layer does well on training rows and badly on new ones: compare its size with the text"

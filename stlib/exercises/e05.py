@@ -16,9 +16,7 @@ def exercise_1(answer):
     assert found.shape == (6,), f"for 6 pairs of rows, return 6 numbers: yours have the shape {found.shape}"
     assert not np.allclose(found, distance, atol=1e-4), "a larger number should mean more similar: turn the sign around"
     assert not np.allclose(found, -(distance**2), atol=1e-4), "this is the squared distance: take its root"
-    assert np.allclose(found, -distance, atol=1e-4), (
-        "compare each row of u with the same row of v, and sum over columns"
-    )
+    assert np.allclose(found, -distance, atol=1e-4), "compare each row of u with the same row of v, sum over columns"
 
 
 def exercise_2(answer):
@@ -27,12 +25,8 @@ def exercise_2(answer):
     assert found is not None, NOTHING
     assert abs(found - 1 / 3) < 1e-6, "of 'red kite' and 'blue kite', one word is shared and there are three in all"
     assert abs(answer("The cat sat.", "the CAT sat!") - 1) < 1e-6, "neither case nor punctuation should count"
-    assert abs(answer("so so good", "so good good") - 1) < 1e-6, (
-        "count each distinct word once, however often it occurs"
-    )
-    assert abs(answer("A ten-speed bike", "bike, ten years old") - 2 / 6) < 1e-6, (
-        "a hyphen ends a word, as a comma does"
-    )
+    assert abs(answer("so so good", "so good good") - 1) < 1e-6, "count each word once, however often it occurs"
+    assert abs(answer("A ten-speed bike", "bike, ten years old") - 2 / 6) < 1e-6, "a hyphen ends a word as a comma does"
     assert abs(answer("Row 12", "row 21") - 1 / 3) < 1e-6, "a number is a word too, not a bag of digits"
     assert answer("?", "!") == 0, "two sentences without a word have the overlap 0"
 
@@ -50,9 +44,7 @@ def exercise_3(answer):
     parts = [(gold[rows], cosines[rows]) for rows in (gold <= 2, gold > 2)]
     expected = np.array([100 * spearmanr(*part).statistic for part in parts])
     assert not np.allclose(found[::-1, 0], expected, atol=0.01), "the pairs up to the cut come first"
-    assert np.allclose(found[:, 0], expected, atol=0.01), (
-        "cut by the gold score; a pair at the cut is in the first part"
-    )
+    assert np.allclose(found[:, 0], expected, atol=0.01), "cut by gold score; a pair at the cut is in the first part"
     intervals = np.array([bootstrap_spearman(*part, resamples=4_000) for part in parts])
     width = np.ptp(intervals, axis=1)
     assert (found[:, 1] < found[:, 2]).all(), "low comes before high"

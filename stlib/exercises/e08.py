@@ -28,9 +28,7 @@ def exercise_2(answer):
         found = answer(cosines, scale)
         assert found is not None, EMPTY
         full, alone = ranking_loss(cosines, scale), ranking_loss(cosines[:, :rows], scale)
-        assert not close(found, full - alone), (
-            "that is the difference in loss: divide it by the loss with all candidates"
-        )
+        assert not close(found, full - alone), "that is the difference: divide it by the loss with all candidates"
         assert not close(found, alone / full), "that is the share that stays: which share goes?"
         assert not close(found, 100 * (1 - alone / full)), "give the share as a number from 0 to 1"
         assert not close(found, (full - alone) / alone), "take the share of the loss with all candidates"

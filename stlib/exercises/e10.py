@@ -48,9 +48,7 @@ def exercise_3(times_faster):
     assert found is not None, TEMPLATE
     assert not np.isclose(found, 0.2 / 0.175), "compare with the step before all changes, the first argument"
     assert not np.isclose(found, 0.175 / 0.6), "this is below 1: divide the old time by the new one"
-    assert not np.isclose(found, 0.6 / 0.1), (
-        "only the part becomes faster, and the rest of the step takes as long as now"
-    )
+    assert not np.isclose(found, 0.6 / 0.1), "only the part becomes faster; the rest of the step takes as long as now"
     assert np.isclose(found, 0.6 / 0.175), "new time: the rest of the step as it is, and the part divided by the factor"
     assert np.isclose(times_faster(0.6, 0.2, 0.05, 1), 3), (
         "with a factor of 1 nothing changes: the step is as fast as now"
@@ -74,6 +72,4 @@ def exercise_4(packed_mean):
     assert found.requires_grad, "no gradient flows: stay with torch's operations, without numpy and detach"
     (gradient,) = torch.autograd.grad(found.sum(), rows)
     (wanted,) = torch.autograd.grad(expected.sum(), rows)
-    assert torch.allclose(gradient, wanted, atol=1e-5), (
-        "the gradient is wrong: each token gets 1 / its sentence's tokens"
-    )
+    assert torch.allclose(gradient, wanted, atol=1e-5), "the gradient is wrong: a token gets 1 / its sentence's tokens"

@@ -49,7 +49,7 @@ def lab(course):
     )
     with open(course / "server.log", "w", encoding="utf-8") as log:
         server = subprocess.Popen(
-            [sys.executable, "-m", "jupyterlab", *made[1].replace("$(CURDIR)", str(ROOT)).split(), *options],
+            [sys.executable, "-m", "jupyterlab", *made[1].replace("docs/lab", str(ROOT / "docs" / "lab")).split(), *options],
             cwd=course, env=environment, stdout=log, stderr=log,
         )  # fmt: skip
         address = f"http://127.0.0.1:{port}"
@@ -141,6 +141,14 @@ def test_make_lab_opens_the_first_notebook(page, lab, screenshots):
     page.screenshot(path=screenshots / "lab_start.png")
     assert not page.locator(".jp-toast-message, .Toastify__toast, .jp-Dialog").count()
     assert "01_base_model" in page.title() or page.locator("text=01_base_model.ipynb").count()
+
+
+@pytest.mark.parametrize("name", ["01_base_model", "09_model_card"])
+def test_a_notebook_that_is_only_opened_is_not_marked_as_changed(page, lab, name):
+    open_notebook(page, lab, name)
+    page.wait_for_timeout(3_000)  # the kernel has answered by then, and its answer is what used to change the notebook
+    assert page.locator(".lm-TabBar-tab", has_text=f"{name}.ipynb").count()
+    assert not page.locator(".jp-mod-dirty").count()
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
