@@ -8,11 +8,6 @@ from torch.nn import functional as F
 from stlib import records
 from stlib.recipes import CARD, CARD_AS_PRINTED, FIT_DEFAULTS
 
-# Bowman et al. 2015 (arXiv 1508.05326), table 2: of the pairs that five people labelled, 6.8 % got another gold label
-# than their author's and 2.0 % got none. Training pairs carry their author's label; validation and test pairs the gold
-# label. Of those with a gold label, the author's is another one in 6.8 of 98.0.
-AUTHOR_DISAGREES = 0.068 / 0.980
-
 TRAINED = CARD.but("card_head_trained", "the card's recipe, but the head is given to the optimizer", train_head=True)
 HYPOTHESES = {
     "card": CARD,
@@ -20,8 +15,6 @@ HYPOTHESES = {
     "head trained": TRAINED,
     "warm-up 100": CARD.but("card_warmup_100", "the card's recipe, warm-up over 100 steps", warmup_steps=100),
     "warm-up 10,000": FIT_DEFAULTS,
-    "card, noisy labels": CARD,
-    "head trained, noisy labels": TRAINED,
     "1e-5 over 500": CARD.but("card_1e5_500", "the card's slope, half its peak", learning_rate=1e-5, warmup_steps=500),
     "4e-5 over 2,000": CARD.but("card_4e5_2000", "the card's slope, twice its peak", learning_rate=4e-5, warmup_steps=2_000),
 }  # fmt: skip
