@@ -9,6 +9,7 @@ float32, with the same seeds. No pair is seen twice. What has been run already i
 """
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
@@ -61,7 +62,14 @@ def by_fit(seed: int, steps: int, folder: Path, toolchain: list[Path]) -> dict:
         from stlib.model import packaged_folder
 
         path = os.pathsep.join(map(str, toolchain))
-        command = [sys.executable, __file__, "--inside", str(packaged_folder()), str(folder / "pairs.parquet"), str(seed)]
+        command = [
+            sys.executable,
+            __file__,
+            "--inside",
+            str(packaged_folder()),
+            str(folder / "pairs.parquet"),
+            str(seed),
+        ]
         subprocess.run([*command, str(steps), str(found)], env={**os.environ, "PYTHONPATH": path}, check=True)
     run = json.loads(found.read_text(encoding="utf-8"))
     return {**run, "loss": in_rows(run.pop("losses"))}
@@ -129,10 +137,8 @@ def inside(base: str, pairs: str, seed: int, steps: int, target: Path) -> None:
     loss = Recorded(model, model.get_sentence_embedding_dimension(), num_labels=3)
     before = loss.classifier.weight.detach().clone()
     loader = DataLoader(examples, shuffle=True, batch_size=BATCH)
-    try:
+    with contextlib.suppress(Stop):
         model.fit(train_objectives=[(loader, loss)], epochs=4, warmup_steps=1_000, show_progress_bar=False)
-    except Stop:
-        pass
     found = {
         "by": f"fit of {sentence_transformers.__version__}",
         "seed": seed,
