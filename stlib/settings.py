@@ -97,8 +97,10 @@ def output_file(path: str | Path) -> Path:
     above = next(folder for folder in target.parents if folder.exists())
     if str(path) == "-" or (target.exists() and not target.is_file()):
         raise UsageError(f"{path} is no file: choose a file to write")
-    if not above.is_dir() or not os.access(above, os.W_OK):
-        raise UsageError(f"{path} cannot be written, as {above} is no folder that may be: choose another file")
+    if not above.is_dir():
+        raise UsageError(f"{path} cannot be written, as {above} is no folder: choose another file")
+    if not os.access(above, os.W_OK):
+        raise UsageError(f"{path} cannot be written, as {above} is read-only (Permission denied): choose another file")
     return target
 
 

@@ -117,7 +117,9 @@ def test_a_record_says_how_it_was_made(name):
     assert content["command"].startswith("python ")
     assert {"torch", "sentence-transformers", "python"} <= content["versions"].keys()
     if "generated" not in content["what"] and "scene grammar" not in content["what"]:
-        assert len(content["data_fingerprint"]) == 16
+        found = content["data_fingerprint"]  # one for each split, if there are several; null if the rows are made up
+        for fingerprint in found.values() if isinstance(found, dict) else [found]:
+            assert (fingerprint is None and name == "library_versions.json") or len(fingerprint) == 16
 
 
 def test_the_records_of_the_course_are_there():

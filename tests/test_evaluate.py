@@ -149,6 +149,7 @@ def test_a_suite_encodes_each_sentence_once_and_gives_the_same_rows(tiny, encode
     assert len(encoded) == 1
     assert len(set(encoded[0])) == len(encoded[0])
     alone = evaluate.sts_scores(tiny, data.sts("sts", "test", MINI), "sts")[0]
+    assert rows[0].pop("data") == "210 rows of test from 1 file; scores 0 to 5 on a scale from 0 to 5"
     assert {**rows[0], "pearson": 0} == {**alone, "pearson": 0}
     assert rows[0]["pearson"] == pytest.approx(alone["pearson"], abs=1e-4)
     assert json.loads(json.dumps(rows)) == rows  # no arrays

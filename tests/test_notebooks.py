@@ -144,10 +144,13 @@ def test_each_notebook_stands_alone(path):
         assert not re.search(r"\.ipynb|runs[/\"']|%run|%store", cell.source), cell.source
 
 
+OUTLINE = ("You will", "You need", "Question.", "Figure: ", "You can now", "Doubt", "Try on your own data")
+
+
 def bold_terms(path) -> set[str]:
     """What a notebook sets in bold, less the fixed words of its outline: the terms that it explains."""
     bold = re.findall(r"(?<!\*)\*\*([^*\n]+)\*\*", prose(path))
-    return {text.lower() for text in bold if not text.startswith(("You will", "You need", "Question.", "Figure: "))}
+    return {text.lower() for text in bold if not text.startswith(OUTLINE)}
 
 
 def test_the_glossary_has_every_term_and_nothing_else():
