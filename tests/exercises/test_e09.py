@@ -2,10 +2,12 @@
 
 from itertools import pairwise
 
-import numpy as np
 import pytest
 
+from stlib.auditing import audit
+from stlib.cards import read_card
 from stlib.exercises import find, shortcoming
+from stlib.exercises.e09 import CARD, CHANGES
 
 
 def changes(there, here):
@@ -70,28 +72,49 @@ def test_log(wrong, word):
     assert word in shortcoming(find("09.2"), wrong)
 
 
-def rows_behind(labels, percent, among=(0, 1, 2), rows=range(50, 200)):
-    def fits(part):
-        return all(round(100 * float(np.mean(part == label)), 2) == percent[str(label)] for label in among)
+ALL = ("sampler", "rate", "warmup", "log", "columns")
 
-    return [n for n in rows if fits(labels[:n])]
+
+def entry_point(text, signs=ALL, norm=lambda value: repr(value) == "1", needed=True):
+    facts = read_card(text)
+    printed, columns = facts["hyperparameters"], facts["dataset"]["columns"]
+    sampler = printed.get("multi_dataset_batch_sampler")
+    against = {
+        "sampler": sampler not in ("round_robin", None),
+        "rate": printed.get("learning_rate") not in (5e-5, None),
+        "warmup": printed.get("warmup_steps") not in (0, None),
+        "log": any(step % 500 for _, step, _ in facts["log"]),
+        "columns": any(name != "label" and not name.startswith("sentence_") for name in columns),
+    }
+    if any(against[sign] for sign in signs):
+        return "trainer"
+    return "fit" if norm(printed.get("max_grad_norm")) and (sampler or not needed) else "unknown"
 
 
 @pytest.mark.parametrize(
     ("wrong", "word"),
     [
-        (lambda labels, percent: rows_behind(labels, percent, among=[0]), "all three"),
-        (lambda labels, percent: rows_behind(labels, percent, among=[1]), "all three"),
-        (lambda labels, percent: rows_behind(labels, percent, among=[2]), "all three"),
-        (lambda labels, percent: rows_behind(labels, percent, rows=[105]), "missing"),
-        (lambda labels, percent: rows_behind(labels, percent, rows=range(50, 300)), "50 to 199"),
-        (lambda labels, percent: [100], "is missing"),
-        (lambda labels, percent: [], "nothing fits"),
+        (lambda text: "unknown", "all three traces"),
+        (lambda text: entry_point(text, signs=ALL[1:]), "proportional"),
+        (lambda text: entry_point(text, signs=ALL[:1] + ALL[2:]), "learning rate"),
+        (lambda text: entry_point(text, signs=ALL[:2] + ALL[3:]), "warm-up"),
+        (lambda text: entry_point(text, signs=ALL[:3] + ALL[4:]), "every 500"),
+        (lambda text: entry_point(text, signs=ALL[:4]), "second column"),
+        (lambda text: entry_point(text, norm=lambda value: value == 1), "the integer 1"),
+        (lambda text: entry_point(text, needed=False), "no sampler"),
+        (lambda text: entry_point(text) if "learning_rate" in text else "trainer", "not printed"),
     ],
 )
-def test_rows_of_a_statistic(wrong, word):
-    assert shortcoming(find("09.3"), rows_behind) is None
+def test_audit_by_hand(wrong, word):
+    assert shortcoming(find("09.3"), entry_point) is None
     assert word in shortcoming(find("09.3"), wrong)
+
+
+def test_the_cards_of_the_audit_exercise_are_judged_as_the_audit_judges_them():
+    for here, there, expected, _ in [("", "", "fit", ""), *CHANGES]:
+        text = CARD.replace(here, there)
+        assert text != CARD or not here
+        assert audit(text)["entry_point"]["value"] == expected
 
 
 @pytest.mark.parametrize("number", range(1, 4))
