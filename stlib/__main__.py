@@ -27,13 +27,12 @@ def main(arguments: list[str] | None = None) -> int:
         if getattr(options, "json", None):  # before the work, which may take hours
             options.json = importlib.import_module("stlib.settings").output_file(options.json)
         COMMANDS[options.command][0](options)
+        return 0
     except UsageError as error:
         problem = str(error)
     except OSError as error:  # a full disk, a folder that may not be read or written
         reason = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         problem = f"{reason}: check the path, its permissions and the space left"
-    else:
-        return 0
     print(f"{' '.join(['stlib', *arguments[:1]])}: {problem}", file=sys.stderr)
     return 2
 
@@ -104,9 +103,8 @@ def describe_row(row: dict) -> str:
 
 def chosen_tasks(text: str | None, profile, source) -> list[str]:
     """Return the tasks named in ``--tasks``, each once, or those of the profile that the source has."""
-    missing, tasks = [], [task.strip() for task in (text or "").split(",")]
-    if text is None:
-        tasks, missing = stlib.available_tasks(profile.sts_tasks + profile.classification_tasks, source)
+    own = profile.sts_tasks + profile.classification_tasks
+    tasks, missing = ([task.strip() for task in text.split(",")], []) if text else stlib.available_tasks(own, source)
     if not any(tasks):
         wanted = ", ".join(missing) or text
         raise UsageError(f"there is no task {wanted} in {source}: name others with --tasks, or their place with --data")
@@ -137,8 +135,7 @@ def run_predict(options: argparse.Namespace) -> None:
     if not isinstance(classifier, stlib.NLIClassifier):
         raise UsageError(f"{options.model} has no NLI head: name a run folder trained with SoftmaxLoss")
     if given == files:
-        print(label_file(classifier, Path(options.input), Path(options.output), options.skip_bad_rows))
-        return
+        return print(label_file(classifier, Path(options.input), Path(options.output), options.skip_bad_rows))
     (chances,) = classifier.predict_proba([options.premise], [options.hypothesis])
     rest = ", ".join(f"{label} {chance:.3f}" for label, chance in zip(classifier.labels, chances, strict=True))
     print(f"{classifier.labels[int(chances.argmax())]} ({rest})")
@@ -146,7 +143,7 @@ def run_predict(options: argparse.Namespace) -> None:
 
 def run_card(options: argparse.Namespace) -> None:
     from stlib import auditing
-    from stlib.cards import compare, write_card
+    from stlib.cards import compare, comparison_text, write_card
 
     if options.run == "audit" and options.file:
         found = stlib.audit(auditing.load_text(options.file))
@@ -156,23 +153,11 @@ def run_card(options: argparse.Namespace) -> None:
         raise UsageError("to audit a card, write: card audit FILE [--json OUT]; else name one run folder")
     run = stlib.Run.load(options.run)
     if options.compare:
-        print(comparison_text(compare((run.folder / "README.md").read_text(encoding="utf-8"))))
-        return
+        return print(comparison_text(compare((run.folder / "README.md").read_text(encoding="utf-8"))))
     source = stlib.get_source(options.data, stlib.get_profile(run.info["profile"]))
-    path = write_card(run, source, model_id=options.model_id)
-    print(f"model card written: {path}, and the same in {run.model_folder}")
-
-
-def comparison_text(differences, width: int = 160) -> str:
-    """Return what ``cards.compare`` found as text: one line per section, and below it the facts that differ."""
-    lines = []
-    for section, verdict, why, details in differences.itertuples(index=False):
-        lines.append(f"{verdict:10s}  {section}" + (f"  ({why})" if why else ""))
-        details = [detail.replace("\n", " ") for detail in details]
-        lines += [f"{'':14s}{detail if len(detail) <= width else detail[: width - 1] + '…'}" for detail in details]
-    verdicts = list(differences["verdict"])
-    counts = [f"{verdicts.count(name)} {name}" for name in ("same", "differs", "only there", "only here")]
-    return "\n".join([*lines, "", f"sections: {', '.join(counts)}"])
+    print(
+        f"model card written: {write_card(run, source, model_id=options.model_id)}, and the same in {run.model_folder}"
+    )
 
 
 def run_data(options: argparse.Namespace) -> None:

@@ -9,10 +9,11 @@ import pytest
 from huggingface_hub import HfApi
 from sentence_transformers import SentenceTransformer
 
-from stlib.__main__ import comparison_text, main
+from stlib.__main__ import main
 from stlib.cards import (
     baselines,
     compare,
+    comparison_text,
     describe_model,
     effective_settings,
     flatten,
@@ -181,7 +182,7 @@ def test_fingerprints_are_of_whole_splits(recipe, split, number):
 
 
 def test_the_split_that_was_used_is_said(run):
-    recipe = {**asdict(get_recipe("sts_stage")), "warmup_steps": 1, "schedule_steps": 6}
+    recipe = {**dataclasses.asdict(get_recipe("sts_stage")), "warmup_steps": 1, "schedule_steps": 6}
     settings = dict(effective_settings({**run.info, "recipe": recipe, "nli_split": "validation"}))
     assert "`stsbenchmark-sts validation`" in settings["data"]
 
