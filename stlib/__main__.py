@@ -56,10 +56,9 @@ def chosen_profile(options: argparse.Namespace):
 
 def run_train(options: argparse.Namespace) -> None:
     from stlib.settings import is_first_process
-    from stlib.train import train
 
     asked = {name: value for name, value in vars(options).items() if name != "command" and value is not None}
-    run = train(**{**asked, "profile": chosen_profile(options).name})
+    run = stlib.train.train(**{**asked, "profile": chosen_profile(options).name})
     if is_first_process():
         steps, seconds, loss = (run.info[name] for name in ("steps", "seconds", "final_loss"))
         print(f"{steps:,} steps in {seconds:.0f} s, final loss {loss:.4f}; run folder: {run.folder}")
@@ -184,7 +183,8 @@ def run_bench(options: argparse.Namespace) -> None:
     variants, pairs = bench.BOTH_ENGINES if options.recipe else bench.VARIANTS, stlib.nli(split, source)
     table = bench.compare(training_rows(recipe, pairs), steps, rounds, variants, print, recipe)
     print("\n" + table.to_string(index=False))
-    given = [f"--{name.replace('_', '-')} {value}" for name, value in vars(options).items() if name in ASKED and value]
+    asked = {name: value for name, value in vars(options).items() if value and name not in ("command", "json")}
+    given = [f"--{name.replace('_', '-')} {value}" for name, value in asked.items()]
     about = {
         "what": f"recipe {recipe.name}, training steps of {bench.BATCH} pairs, {rounds} rounds of {steps} steps; "
         f"the first {bench.SKIPPED} of a turn not timed",
@@ -200,7 +200,6 @@ def run_bench(options: argparse.Namespace) -> None:
 # The figures of a row of scores as they are printed, the one with an interval first.
 FIGURES = ("Spearman", "Pearson", "accuracy", "macro F1", "calibration error")
 UNITS = "percent, for correlations x 100; low to high is the 95 % interval of the first figure; n counts rows"
-ASKED = ("steps", "rounds", "recipe", "data", "nli_split")
 DATA = "mini, hub or a folder with parquet files"
 SIZES = {"--profile": "mini, small or full (default: mini, or small with --data)", "--data": DATA}
 # What each command does, its help, and its arguments with theirs.

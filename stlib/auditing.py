@@ -99,19 +99,19 @@ def understand(text: str) -> Card:
         raise UsageError(f"the card cannot be read ({' '.join(str(error).split())}): correct it") from error
     front, versions, kind = facts["front_matter"], facts["versions"], facts["model"]["type"] or ""
     tags = [str(tag) for tag in front.get("tags") or []]
-    for name, tag in LIBRARY["other_kinds"].items():
-        if name in kind or tag in tags:
-            raise UsageError(f"this is the card of a {tag} model: name the card of a SentenceTransformer")
     printed = {**facts["non_default_hyperparameters"], **facts["hyperparameters"]}
-    ours = "Sentence Transformers" in versions or "multi_dataset_batch_sampler" in printed or "Sentence Trans" in kind
-    library = "SetFit" if "SetFit" in versions else front.get("library_name") or "sentence-transformers"
-    if not ours or library != "sentence-transformers":
-        old = " (version 2 had another form)" if "The model was trained with the parameters" in text else ""
-        raise UsageError(f"sentence-transformers 3.0 or later did not write this card{old}: name one that it wrote")
     try:
         version = Version(versions.get("Sentence Transformers", ""))
     except InvalidVersion:
         version = None
+    ours = "Sentence Transformers" in versions or "multi_dataset_batch_sampler" in printed or "Sentence Trans" in kind
+    library = "SetFit" if "SetFit" in versions else front.get("library_name") or "sentence-transformers"
+    other = [tag for name, tag in LIBRARY["other_kinds"].items() if name in kind or tag in tags]
+    old = " (version 2 had another form)" if "The model was trained with the parameters" in text else ""
+    if other:
+        raise UsageError(f"this is the card of a {other[0]} model: name the card of a SentenceTransformer")
+    if not ours or library != "sentence-transformers":
+        raise UsageError(f"sentence-transformers 3.0 or later did not write this card{old}: name one that it wrote")
     if version and version.release < (3, 0):
         raise UsageError(f"sentence-transformers {version} wrote this card: name one of version 3.0 or later")
     parts, data = defaultdict(str, sections(text)), read_datasets(text)

@@ -180,7 +180,7 @@ def comparison_text(differences: pd.DataFrame, width: int = 160) -> str:
 
 def facts_by_section(card: dict) -> dict[str, dict]:
     """Return the facts of each section; none if it holds placeholders only, and is compared by its heading."""
-    # By the heading before them: headings that hold names of the run.
+    # Headings that hold names of the run are known by the one before them.
     general = {"": "# (title)", "### Training Dataset": "#### (the data set)", "### BibTeX": "#### (library and loss)"}
     headings = {general.get(before, heading): heading for before, heading in pairwise(["", *card["sections"]])}
     log, model = card["log"], {**card["model"], "base_model": card["base_model"] or {"id": None, "revision": None}}
@@ -222,14 +222,14 @@ def describe_model(model: SentenceTransformer, config: RunConfig) -> None:
     data.set_language("en")
     data.set_license("apache-2.0")  # the base model's
     if config.source == "mini corpora":
-        data.train_datasets = [{"name": "scene grammar" if task == "nli" else "mini STS"}]
+        rows = {"name": "scene grammar" if task == "nli" else "mini STS"}
     elif config.source == "the hub" or config.data_fingerprint in published_card()["fingerprints"].get(corpus, ()):
-        data.datasets = [HUB_IDS[corpus]]
-        data.train_datasets = [{"name": name, "id": HUB_IDS[corpus]}]
+        data.datasets, rows = [HUB_IDS[corpus]], {"name": name, "id": HUB_IDS[corpus]}
     else:
         place = config.source.replace("folder", "a folder called", 1)
-        rows = f"{config.rows:,} rows of {config.nli_split}, fingerprint {config.data_fingerprint}"
-        data.train_datasets = [{"name": f"{corpus} in {place}: {rows}"}]
+        which = f"{config.rows:,} rows of {config.nli_split}, fingerprint {config.data_fingerprint}"
+        rows = {"name": f"{corpus} in {place}: {which}"}
+    data.train_datasets = [rows]
 
 
 def remember(model: SentenceTransformer, folder: Path) -> None:
@@ -279,9 +279,8 @@ def effective_settings(info: dict) -> list[tuple[str, str]]:
     """Return by name what ran, also what the trainer's arguments, and so the library's list of them, do not show."""
     recipe = Recipe(**info["recipe"])
     loss = LOSSES[recipe.loss].format(recipe.scale) + ", the head also sees u * v" * recipe.multiply
-    loss += "" if recipe.normalize else ", embeddings not normalized"
-    if recipe.matryoshka:
-        loss += f", on {', '.join(map(str, recipe.matryoshka))} dimensions (MatryoshkaLoss)"
+    loss += ", embeddings not normalized" * (not recipe.normalize)
+    loss += f", on {', '.join(map(str, recipe.matryoshka))} dimensions (MatryoshkaLoss)" if recipe.matryoshka else ""
     head = "frozen at its random initialization: it was never given to the optimizer"
     if recipe.loss != "softmax":
         head = "none: this loss compares embeddings"

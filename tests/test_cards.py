@@ -182,7 +182,7 @@ def test_fingerprints_are_of_whole_splits(recipe, split, number):
 
 
 def test_the_split_that_was_used_is_said(run):
-    recipe = {**dataclasses.asdict(get_recipe("sts_stage")), "warmup_steps": 1, "schedule_steps": 6}
+    recipe = {**asdict(get_recipe("sts_stage")), "warmup_steps": 1, "schedule_steps": 6}
     settings = dict(effective_settings({**run.info, "recipe": recipe, "nli_split": "validation"}))
     assert "`stsbenchmark-sts validation`" in settings["data"]
 
