@@ -136,12 +136,13 @@ def read_log(text: str) -> pd.DataFrame:
 
 def entry_point(card: Card) -> dict:
     """Return whether the legacy ``fit`` or the trainer trained the model: ``fit``, ``trainer`` or ``unknown``."""
-    printed, every = card.printed, LIBRARY["log_every"]
+    printed, every, norm = card.printed, LIBRARY["log_every"], repr(card.printed.get("max_grad_norm"))
     if not printed:
         return unknown("the card has no training arguments: fit and trainer write them, old_fit does not")
     robin = printed.get("multi_dataset_batch_sampler", "round_robin")
     sampler = printed.get("batch_sampler", "batch_sampler")
     train, evaluation = (printed.get(f"per_device_{part}_batch_size") for part in ("train", "eval"))
+    unequal = None not in (train, evaluation) and train != evaluation
     changed = {name for name, value in LIBRARY["defaults"].items() if printed.get(name) not in (value, None)}
     changed = sorted(changed.union(card.facts["non_default_hyperparameters"]).difference(LIBRARY["set_by_fit"]))
     names = sorted({name for data in card.data for name in data["columns"]})
@@ -151,9 +152,7 @@ def entry_point(card: Card) -> dict:
         f"multi_dataset_batch_sampler is {robin}, and fit always sets round_robin": robin != "round_robin",
         f"{', '.join(changed)} differ from the defaults, and fit does not hand them on": changed,
         f"batch_sampler is {sampler}": sampler not in LIBRARY["fit_samplers"],
-        f"batches of {train} to train and {evaluation} to evaluate, and fit sets both to one size": (
-            None not in (train, evaluation) and train != evaluation
-        ),
+        f"batches of {train} to train and {evaluation} to evaluate, and fit sets both to one size": unequal,
         f"columns are called {', '.join(names)}, and fit calls them sentence_0, sentence_1, …": names,
         "there is an evaluation data set, and fit takes none": "\n### Evaluation Dataset" in card.text,
         f"the training loss is logged at step {''.join(steps[:1])}, and fit logs it every {every} steps": steps,
@@ -161,8 +160,7 @@ def entry_point(card: Card) -> dict:
     traces = {  # what it leaves by default
         "the columns are called sentence_0, sentence_1, …": card.data,  # other names are a sign against it
         "multi_dataset_batch_sampler is round_robin": "multi_dataset_batch_sampler" in printed,
-        "max_grad_norm is the integer 1, fit's default (the trainer's is 1.0)": repr(printed.get("max_grad_norm"))
-        == "1",
+        "max_grad_norm is the integer 1, fit's default (the trainer's is 1.0)": norm == "1",
     }
     if any(against.values()):
         return verdict("trainer", "certain", *(f"fit cannot leave this: {sign}" for sign in against if against[sign]))
@@ -207,9 +205,8 @@ def head_training(card: Card, entry: str) -> dict:
     own = [f"{name} has {parameters[name]} to train" for name in card.losses if name in parameters]
     own += ["the loss has a projection to train"] if re.search(r'(?m)^ +"projection_dim": \d', card.text) else []
     if not own:
-        return verdict(
-            "none", "certain", f"by their source, no parameters besides the model's: {', '.join(card.losses)}"
-        )
+        names = ", ".join(card.losses)
+        return verdict("none", "certain", f"by their source, no parameters besides the model's: {names}")
     if not card.printed:
         return unknown(*own, "the card has no training arguments")
     if version is None:
