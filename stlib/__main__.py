@@ -27,13 +27,12 @@ def main(arguments: list[str] | None = None) -> int:
         if getattr(options, "json", None):  # before the work, which may take hours
             options.json = importlib.import_module("stlib.settings").output_file(options.json)
         COMMANDS[options.command][0](options)
+        return 0
     except UsageError as error:
         problem = str(error)
     except OSError as error:  # a full disk, a folder that may not be read or written
         reason = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         problem = f"{reason}: check the path, its permissions and the space left"
-    else:
-        return 0
     print(f"{' '.join(['stlib', *arguments[:1]])}: {problem}", file=sys.stderr)
     return 2
 
@@ -57,10 +56,9 @@ def chosen_profile(options: argparse.Namespace):
 
 def run_train(options: argparse.Namespace) -> None:
     from stlib.settings import is_first_process
-    from stlib.train import train
 
     asked = {name: value for name, value in vars(options).items() if name != "command" and value is not None}
-    run = train(**{**asked, "profile": chosen_profile(options).name})
+    run = stlib.train.train(**{**asked, "profile": chosen_profile(options).name})
     if is_first_process():
         steps, seconds, loss = (run.info[name] for name in ("steps", "seconds", "final_loss"))
         print(f"{steps:,} steps in {seconds:.0f} s, final loss {loss:.4f}; run folder: {run.folder}")
@@ -104,9 +102,8 @@ def describe_row(row: dict) -> str:
 
 def chosen_tasks(text: str | None, profile, source) -> list[str]:
     """Return the tasks named in ``--tasks``, each once, or those of the profile that the source has."""
-    missing, tasks = [], [task.strip() for task in (text or "").split(",")]
-    if text is None:
-        tasks, missing = stlib.available_tasks(profile.sts_tasks + profile.classification_tasks, source)
+    own = profile.sts_tasks + profile.classification_tasks
+    tasks, missing = ([task.strip() for task in text.split(",")], []) if text else stlib.available_tasks(own, source)
     if not any(tasks):
         wanted = ", ".join(missing) or text
         raise UsageError(f"there is no task {wanted} in {source}: name others with --tasks, or their place with --data")
@@ -137,8 +134,7 @@ def run_predict(options: argparse.Namespace) -> None:
     if not isinstance(classifier, stlib.NLIClassifier):
         raise UsageError(f"{options.model} has no NLI head: name a run folder trained with SoftmaxLoss")
     if given == files:
-        print(label_file(classifier, Path(options.input), Path(options.output), options.skip_bad_rows))
-        return
+        return print(label_file(classifier, Path(options.input), Path(options.output), options.skip_bad_rows))
     (chances,) = classifier.predict_proba([options.premise], [options.hypothesis])
     rest = ", ".join(f"{label} {chance:.3f}" for label, chance in zip(classifier.labels, chances, strict=True))
     print(f"{classifier.labels[int(chances.argmax())]} ({rest})")
@@ -146,7 +142,7 @@ def run_predict(options: argparse.Namespace) -> None:
 
 def run_card(options: argparse.Namespace) -> None:
     from stlib import auditing
-    from stlib.cards import compare, write_card
+    from stlib.cards import compare, comparison_text, write_card
 
     if options.run == "audit" and options.file:
         found = stlib.audit(auditing.load_text(options.file))
@@ -156,23 +152,11 @@ def run_card(options: argparse.Namespace) -> None:
         raise UsageError("to audit a card, write: card audit FILE [--json OUT]; else name one run folder")
     run = stlib.Run.load(options.run)
     if options.compare:
-        print(comparison_text(compare((run.folder / "README.md").read_text(encoding="utf-8"))))
-        return
+        return print(comparison_text(compare((run.folder / "README.md").read_text(encoding="utf-8"))))
     source = stlib.get_source(options.data, stlib.get_profile(run.info["profile"]))
-    path = write_card(run, source, model_id=options.model_id)
-    print(f"model card written: {path}, and the same in {run.model_folder}")
-
-
-def comparison_text(differences, width: int = 160) -> str:
-    """Return what ``cards.compare`` found as text: one line per section, and below it the facts that differ."""
-    lines = []
-    for section, verdict, why, details in differences.itertuples(index=False):
-        lines.append(f"{verdict:10s}  {section}" + (f"  ({why})" if why else ""))
-        details = [detail.replace("\n", " ") for detail in details]
-        lines += [f"{'':14s}{detail if len(detail) <= width else detail[: width - 1] + '…'}" for detail in details]
-    verdicts = list(differences["verdict"])
-    counts = [f"{verdicts.count(name)} {name}" for name in ("same", "differs", "only there", "only here")]
-    return "\n".join([*lines, "", f"sections: {', '.join(counts)}"])
+    print(
+        f"model card written: {write_card(run, source, model_id=options.model_id)}, and the same in {run.model_folder}"
+    )
 
 
 def run_data(options: argparse.Namespace) -> None:
@@ -199,7 +183,8 @@ def run_bench(options: argparse.Namespace) -> None:
     variants, pairs = bench.BOTH_ENGINES if options.recipe else bench.VARIANTS, stlib.nli(split, source)
     table = bench.compare(training_rows(recipe, pairs), steps, rounds, variants, print, recipe)
     print("\n" + table.to_string(index=False))
-    given = [f"--{name.replace('_', '-')} {value}" for name, value in vars(options).items() if name in ASKED and value]
+    asked = {name: value for name, value in vars(options).items() if value and name not in ("command", "json")}
+    given = [f"--{name.replace('_', '-')} {value}" for name, value in asked.items()]
     about = {
         "what": f"recipe {recipe.name}, training steps of {bench.BATCH} pairs, {rounds} rounds of {steps} steps; "
         f"the first {bench.SKIPPED} of a turn not timed",
@@ -215,7 +200,6 @@ def run_bench(options: argparse.Namespace) -> None:
 # The figures of a row of scores as they are printed, the one with an interval first.
 FIGURES = ("Spearman", "Pearson", "accuracy", "macro F1", "calibration error")
 UNITS = "percent, for correlations x 100; low to high is the 95 % interval of the first figure; n counts rows"
-ASKED = ("steps", "rounds", "recipe", "data", "nli_split")
 DATA = "mini, hub or a folder with parquet files"
 SIZES = {"--profile": "mini, small or full (default: mini, or small with --data)", "--data": DATA}
 # What each command does, its help, and its arguments with theirs.

@@ -69,10 +69,7 @@ def read_card(text: str) -> dict:
         lists[heading] = dict(re.findall(r"(?m)^- [*`]*([^:*`]+)`?:\** ?(.*)$", part))
     model = lists["### Model Description"]  # what is unknown stands in a comment there, and is left out
     base = re.match(r"\[(?P<id>.+?)\](?:.*at revision (?P<revision>\w+))?", model.get("Base model", ""))
-    changed, hyperparameters = (
-        {name: as_python(value) for name, value in lists[f"#### {which} Hyperparameters"].items()}
-        for which in ("Non-Default", "All")
-    )
+    changed, every = (lists[f"#### {which} Hyperparameters"].items() for which in ("Non-Default", "All"))
     sentences = find(r"^sentences = (\[[\s\S]*?^\])", under["### Direct Usage (Sentence Transformers)"])
     log = re.findall(r"(?m)^\|" + 3 * r" \**([\d.]+)\** +\|", under["### Training Logs"])
     return {
@@ -92,8 +89,8 @@ def read_card(text: str) -> dict:
         "sources": {name: find(r"\((.+)\)$", link) for name, link in lists["### Model Sources"].items()},
         "usage_sentences": ast.literal_eval(sentences or "[]"),
         "dataset": next(iter(read_datasets(text)), None),
-        "non_default_hyperparameters": changed,
-        "hyperparameters": hyperparameters,
+        "non_default_hyperparameters": {name: as_python(value) for name, value in changed},
+        "hyperparameters": {name: as_python(value) for name, value in every},
         "log": [list(map(as_python, row)) for row in log],
         "versions": lists["### Framework Versions"],
         "sections": list(parts),
@@ -112,21 +109,19 @@ def sections(text: str) -> dict[str, str]:
 def read_datasets(text: str) -> list[dict]:
     """Return rows, columns, statistics over ``statistics_rows`` rows, samples and loss of each training data set of a card."""
     block = find(r"^### Training Datasets?\n([\s\S]*?)(?=^###? |\Z)", text) or ""
-    return [
-        read_dataset(part) for part in re.split(r"(?m)^(?=#### |<details><summary>)", block) if "\n* Columns:" in part
-    ]
+    parts = re.split(r"(?m)^(?=#### |<details><summary>)", block)
+    return [read_dataset(part) for part in parts if "\n* Columns:" in part]
 
 
 def read_dataset(text: str) -> dict:
     """Return one of ``read_datasets``, from the text under its heading."""
     columns = re.findall("<code>(.*?)</code>", find(r"^\* Columns: (.+)$", text) or "")
     kinds, details = ((find(rf"^ *\| {row} +\| (.*) \|$", text) or "").split(" | ") for row in ("d?type", "details"))
-    kinds, statistics = dict(zip(columns, map(str.strip, kinds), strict=False)), {}
+    kinds, statistics, samples = dict(zip(columns, map(str.strip, kinds), strict=False)), {}, []
     for column, detail in zip(kinds, details, strict=False):
         lengths = {name: as_python(value) for name, value in re.findall(r"(min|mean|max): ([\d.]+) tokens", detail)}
         shares = {label: float(share) for label, share in re.findall(r"(\d+): ~([\d.]+)%", detail)}
         statistics[column] = {"type": kinds[column], **lengths, **({"percent": shares} if shares else {})}
-    samples = []
     for row in re.findall(r"(?m)^ *\| <code>.*$", text):
         cells = zip(columns, re.findall("<code>(.*?)</code>", row), strict=False)
         samples.append({name: cell if kinds.get(name) == "string" else as_python(cell) for name, cell in cells})
@@ -163,26 +158,37 @@ def compare(text: str) -> pd.DataFrame:
     for section in {**there, **here}:
         details, verdict = [], "only here" if section in here else "only there"
         if section in here and section in there:
-            ours, theirs = (defaultdict(lambda: "(nothing)", facts[section]) for facts in (here, there))
-            names = [name for name in {**theirs, **ours} if theirs[name] != ours[name]]
-            details = [f"{name}: {theirs[name]} → {ours[name]}" for name in names]
+            names = {**there[section], **here[section]}
+            both = ((name, *(facts[section].get(name, "(nothing)") for facts in (there, here))) for name in names)
+            details = [f"{name}: {theirs} → {ours}" for name, theirs, ours in both if theirs != ours]
             verdict = "differs" if details else "same"
         why = "" if verdict == "same" else published_card()["why"].get(section, "")
         rows.append({"section": section, "verdict": verdict, "why": why, "details": details})
     return pd.DataFrame(rows)
 
 
+def comparison_text(differences: pd.DataFrame, width: int = 160) -> str:
+    """Return what ``compare`` found as text: one line per section, and below it the facts that differ."""
+    lines, verdicts = [], list(differences["verdict"])
+    for section, verdict, why, details in differences.itertuples(index=False):
+        lines.append(f"{verdict:10s}  {section}" + (f"  ({why})" if why else ""))
+        details = [detail.replace("\n", " ") for detail in details]
+        lines += [f"{'':14s}{detail if len(detail) <= width else detail[: width - 1] + '…'}" for detail in details]
+    counts = ", ".join(f"{verdicts.count(name)} {name}" for name in ("same", "differs", "only there", "only here"))
+    return "\n".join([*lines, "", f"sections: {counts}"])
+
+
 def facts_by_section(card: dict) -> dict[str, dict]:
     """Return the facts of each section; none if it holds placeholders only, and is compared by its heading."""
-    # By the heading before them: headings that hold names of the run.
+    # Headings that hold names of the run are known by the one before them.
     general = {"": "# (title)", "### Training Dataset": "#### (the data set)", "### BibTeX": "#### (library and loss)"}
     headings = {general.get(before, heading): heading for before, heading in pairwise(["", *card["sections"]])}
-    log, architecture = card["log"], card["model"]["architecture"]
-    base = {"base_model": card["base_model"] or {"id": None, "revision": None}}
+    log, model = card["log"], {**card["model"], "base_model": card["base_model"] or {"id": None, "revision": None}}
+    architecture = model.pop("architecture")
     facts = {
         "# (title)": {"title": headings.get("# (title)")},
         "(front matter)": {name: value for name, value in card["front_matter"].items() if name != "model-index"},
-        "### Model Description": {name: fact for name, fact in card["model"].items() if name != "architecture"} | base,
+        "### Model Description": model,
         "### Model Sources": card["sources"],
         "### Full Model Architecture": {"modules": re.findall(r"\(\d\): (\w+)", architecture or ""), "printed": architecture},
         "### Direct Usage (Sentence Transformers)": {"sentences": card["usage_sentences"]},
@@ -200,8 +206,8 @@ def flatten(facts: dict, prefix: str = "") -> dict:
     """Return nested facts under names such as ``statistics.label.type``."""
     found = {}
     for name, value in facts.items():
-        nested = isinstance(value, dict) and value
-        found |= flatten(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
+        inner = value if isinstance(value, dict) else {}
+        found |= flatten(inner, f"{prefix}{name}.") or {f"{prefix}{name}": value}
     return found
 
 
@@ -216,14 +222,14 @@ def describe_model(model: SentenceTransformer, config: RunConfig) -> None:
     data.set_language("en")
     data.set_license("apache-2.0")  # the base model's
     if config.source == "mini corpora":
-        data.train_datasets = [{"name": "scene grammar" if task == "nli" else "mini STS"}]
+        rows = {"name": "scene grammar" if task == "nli" else "mini STS"}
     elif config.source == "the hub" or config.data_fingerprint in published_card()["fingerprints"].get(corpus, ()):
-        data.datasets = [HUB_IDS[corpus]]
-        data.train_datasets = [{"name": name, "id": HUB_IDS[corpus]}]
+        data.datasets, rows = [HUB_IDS[corpus]], {"name": name, "id": HUB_IDS[corpus]}
     else:
         place = config.source.replace("folder", "a folder called", 1)
-        rows = f"{config.rows:,} rows of {config.nli_split}, fingerprint {config.data_fingerprint}"
-        data.train_datasets = [{"name": f"{corpus} in {place}: {rows}"}]
+        which = f"{config.rows:,} rows of {config.nli_split}, fingerprint {config.data_fingerprint}"
+        rows = {"name": f"{corpus} in {place}: {which}"}
+    data.train_datasets = [rows]
 
 
 def remember(model: SentenceTransformer, folder: Path) -> None:
@@ -273,9 +279,8 @@ def effective_settings(info: dict) -> list[tuple[str, str]]:
     """Return by name what ran, also what the trainer's arguments, and so the library's list of them, do not show."""
     recipe = Recipe(**info["recipe"])
     loss = LOSSES[recipe.loss].format(recipe.scale) + ", the head also sees u * v" * recipe.multiply
-    loss += "" if recipe.normalize else ", embeddings not normalized"
-    if recipe.matryoshka:
-        loss += f", on {', '.join(map(str, recipe.matryoshka))} dimensions (MatryoshkaLoss)"
+    loss += ", embeddings not normalized" * (not recipe.normalize)
+    loss += f", on {', '.join(map(str, recipe.matryoshka))} dimensions (MatryoshkaLoss)" if recipe.matryoshka else ""
     head = "frozen at its random initialization: it was never given to the optimizer"
     if recipe.loss != "softmax":
         head = "none: this loss compares embeddings"

@@ -9,7 +9,7 @@ from sentence_transformers.sentence_transformer import losses
 
 import stlib
 from stlib.__main__ import main
-from stlib.auditing import OWN_PARAMETERS, describe, load_text
+from stlib.auditing import LIBRARY, describe, load_text
 from stlib.errors import UsageError
 from tests.conftest import REAL_DATA
 
@@ -143,7 +143,7 @@ def test_the_losses_with_parameters_are_those_that_the_library_has(tiny_model):
         loss = getattr(losses, name)(model, *arguments.get(name, ()))
         if any(id(parameter) not in theirs for parameter in loss.parameters()):
             own.add(name)
-    assert own == set(OWN_PARAMETERS)
+    assert own == set(LIBRARY["own_parameters"])
     assert len(names) > 25
 
 

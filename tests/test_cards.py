@@ -9,10 +9,11 @@ import pytest
 from huggingface_hub import HfApi
 from sentence_transformers import SentenceTransformer
 
-from stlib.__main__ import comparison_text, main
+from stlib.__main__ import main
 from stlib.cards import (
     baselines,
     compare,
+    comparison_text,
     describe_model,
     effective_settings,
     flatten,
