@@ -77,7 +77,7 @@ def load_text(name: str | Path) -> str:
     """Return the card in a file, in a folder's README.md, or of a model on the hub. Raises UsageError if there is none."""
     path = Path(name) / "README.md" if Path(name).is_dir() else Path(name)
     try:
-        if not path.exists() and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(name)) and path.suffix not in (".md", ".txt"):
+        if not path.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)) and path.suffix not in (".md", ".txt"):
             path = Path(hf_hub_download(str(name), "README.md"))
     except (OSError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
