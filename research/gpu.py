@@ -28,7 +28,7 @@ try:
     import pytest
     import torch
 
-    from stlib import data, forensics, model, records, sources
+    from stlib import data, forensics, model, sources
     from stlib.errors import UsageError
     from stlib.fast import bench
     from stlib.runs import read_json, write_json
@@ -226,16 +226,16 @@ def bands(loss: dict[str, float]) -> dict[str, float]:
 
 def beside_a_processor(record: dict) -> dict:
     """Return the bands of a processor, recorded on the same pairs or made here, and the card's minus their mean."""
-    same = records.load("forensics")["data_fingerprint"] == record["data_fingerprint"]
+    recorded = [run for run in forensics.recorded("card") if run["data_fingerprint"] == record["data_fingerprint"]]
     found = {name: part["bands"] for name, part in record["parts"].items() if "bands" in part}
-    processor = {f"recorded, seed {run['seed']}": bands(run["loss"]) for run in forensics.recorded("card") if same}
+    processor = {f"recorded, seed {run['seed']}": bands(run["loss"]) for run in recorded}
     processor |= {f"made here, seed {SEED}": found.pop("curve_cpu")} if "curve_cpu" in found else {}
     above = defaultdict(dict)
     for name, own in found.items():
         for span, loss in own.items():
             others = [curve[span] for curve in processor.values() if span in curve]
             above[name] |= {span: round(loss - float(np.mean(others)), 5)} if others else {}
-    return {"same_data_as_recorded": same, "processor": processor, "card_minus_processor": above}
+    return {"same_data_as_recorded": bool(recorded), "processor": processor, "card_minus_processor": above}
 
 
 def pairs_of(options):

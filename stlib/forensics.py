@@ -20,22 +20,28 @@ HYPOTHESES = {
 }  # fmt: skip
 
 
-def recorded(hypothesis: str | None = None, record: str = "forensics") -> list[dict]:
-    """Return the runs of a record, by default those of ``research/forensics.py``: of one hypothesis, or all."""
-    return [run for run in records.load(record)["runs"] if hypothesis in (None, run.get("hypothesis"))]
+def recorded(hypothesis: str | None = None, record: str = "forensics", nli_split: str | None = None) -> list[dict]:
+    """Return the runs of a record, by default those of ``research/forensics.py``: of one hypothesis or split, or all."""
+    wanted = {"hypothesis": hypothesis, "nli_split": nli_split}
+    return [run for run in records.load(record)["runs"] if all(v in (None, run.get(key)) for key, v in wanted.items())]
 
 
 def curves(runs: list[dict]) -> pd.DataFrame:
-    """Return the loss curves of recorded runs: ``hypothesis``, ``seed``, ``step``, and the mean ``loss`` since the row before."""
-    rows = [(run["hypothesis"], run["seed"], int(step), loss) for run in runs for step, loss in run["loss"].items()]
-    return pd.DataFrame(rows, columns=["hypothesis", "seed", "step", "loss"])
+    """Return the loss curves of recorded runs, with the mean ``loss`` since the row before.
+
+    Columns: ``nli_split`` (the pairs), ``hypothesis``, ``seed``, ``step``, ``loss``.
+    """
+    about = ["nli_split", "hypothesis", "seed"]
+    rows = [(*(run[key] for key in about), int(step), loss) for run in runs for step, loss in run["loss"].items()]
+    return pd.DataFrame(rows, columns=[*about, "step", "loss"])
 
 
 def card_rows(curve: pd.DataFrame) -> pd.DataFrame:
     """Return the mean loss over each 500 steps, as the card logs it: a line per run, a column per row (NaN if not complete)."""
     last = -(-curve["step"] // 500) * 500
-    table = curve.assign(row=last).pivot_table(index=["hypothesis", "seed"], columns="row", values="loss", sort=False)
-    reached = curve.groupby(["hypothesis", "seed"])["step"].max()
+    about = ["nli_split", "hypothesis", "seed"]
+    table = curve.assign(row=last).pivot_table(index=about, columns="row", values="loss", sort=False)
+    reached = curve.groupby(about)["step"].max()
     return table.apply(lambda column: column.where(reached.reindex(table.index) >= column.name))
 
 
@@ -57,24 +63,23 @@ def cauchy_schwarz_bound(head: nn.Linear) -> float:
     return float(torch.log1p(torch.exp(-margins).fill_diagonal_(0).sum(dim=1)).mean())
 
 
-def lowest_loss(head: nn.Linear, shared_premise: bool, noise: float = 0, restarts: int = 8, steps: int = 400) -> float:
+def lowest_loss(head: nn.Linear, shared_premise: bool, restarts: int = 8, steps: int = 400) -> float:
     """Return the lowest mean loss (nats) that gradient descent on the embeddings themselves finds for a fixed ``head``.
 
     No encoder is involved: u and v are free unit vectors, one pair per label. SNLI asks more, since each premise comes
-    with a hypothesis for every label: with ``shared_premise`` one u serves all labels. ``noise`` is the share of the labels
-    that are one of the other two. Of several ``restarts``, the best end counts.
+    with a hypothesis for every label: with ``shared_premise`` one u serves all labels. Of several ``restarts``, the best
+    end counts.
     """
     labels, dimensions = head.out_features, head.in_features // 3
     random = torch.Generator().manual_seed(0)
     u = torch.randn(restarts, 1 if shared_premise else labels, dimensions, generator=random).requires_grad_()
     v = torch.randn(restarts, labels, dimensions, generator=random).requires_grad_()
-    target = torch.full((labels, labels), noise / (labels - 1)).fill_diagonal_(1 - noise)
     optimizer = torch.optim.Adam([u, v], lr=0.1)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):
         premise, hypothesis = F.normalize(u, dim=-1).expand_as(v), F.normalize(v, dim=-1)
         logits = head(torch.cat([premise, hypothesis, (premise - hypothesis).abs()], dim=-1))
-        losses = -(target * F.log_softmax(logits, dim=-1)).sum(dim=-1).mean(dim=-1)
+        losses = -F.log_softmax(logits, dim=-1).diagonal(dim1=1, dim2=2).mean(dim=-1)  # pair i has label i
         optimizer.zero_grad()
         losses.sum().backward()
         optimizer.step()

@@ -129,7 +129,7 @@ def head_scale(plateau: float, seed: int = 42) -> Panel:
         names = ["no embeddings get below", "lowest that descent finds"]
         ax.semilogx(list(found), list(found.values()), base=2, label=names)
         ax.axhline(np.log(3), color=BLACK, lw=1, ls=":", label="guessing, ln 3")
-        ax.axhline(plateau, color=BLACK, lw=1, ls="-.", label="the card's last loss")
+        ax.axhline(plateau, color=BLACK, lw=1, ls="-.", label="the card's plateau")
         ax.plot(scale, found[scale][1], "o", ms=14, mfc="none", mew=2, color=BLACK, label="your head")
         ax.set_xticks(list(found), [f"{factor:g}" for factor in found])
         words = f"weights times {scale:.2g}: the loss gets down to {found[scale][1]:.1f} at best"

@@ -315,7 +315,7 @@ def test_curves_stand_beside_those_of_a_processor(gpu):
     assert not other["same_data_as_recorded"]
     assert other["processor"] == {"made here, seed 1": {"1-100": 1.0}}
     assert other["card_minus_processor"] == {"curve_packed": {"1-100": 0.25}}
-    fingerprint = gpu.records.load("forensics")["data_fingerprint"]
+    fingerprint = gpu.forensics.recorded("card", nli_split="validation+test")[0]["data_fingerprint"]
     same = gpu.beside_a_processor({"data_fingerprint": fingerprint, "parts": {"curve_stock": parts["curve_packed"]}})
     assert same["same_data_as_recorded"]
     assert len(same["processor"]) == 3
