@@ -1,7 +1,6 @@
 """The library's trainer, with what a head and several processes need, its arguments, and a bar."""
 
 import functools
-from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,7 +14,7 @@ from transformers import TrainerCallback, TrainerState
 
 from stlib.errors import UsageError
 from stlib.model import load_head, quiet_loading, save_head
-from stlib.recipes import Recipe, head_of
+from stlib.recipes import head_of
 from stlib.runs import RunConfig
 from stlib.settings import processes, progress_bar
 
@@ -116,13 +115,6 @@ def premises_together(dataset: Dataset, seed: int, **options) -> DefaultBatchSam
     return DefaultBatchSampler(PremisesTogether(premises, seed), seed=seed, **options)
 
 
-def batch_sampler(recipe: Recipe) -> BatchSamplers | Callable[..., DefaultBatchSampler]:
-    """Return what makes a recipe's batches, for the library's arguments."""
-    if recipe.together:
-        return premises_together
-    return BatchSamplers.NO_DUPLICATES if recipe.no_duplicates else BatchSamplers.BATCH_SAMPLER
-
-
 class ProgressBar(TrainerCallback):
     """A bar with step, loss and time left; off if ``TQDM_DISABLE=1``."""
 
@@ -157,6 +149,7 @@ class StopAfter(TrainerCallback):
 def training_arguments(config: RunConfig, folder: Path) -> SentenceTransformerTrainingArguments:
     """Return the library's arguments for a run: what its recipe decides beyond them is in its optimizer and schedule."""
     recipe = config.recipe
+    sampler = BatchSamplers.NO_DUPLICATES if recipe.no_duplicates else BatchSamplers.BATCH_SAMPLER
     arguments = SentenceTransformerTrainingArguments(
         output_dir=str(folder),
         num_train_epochs=config.epochs,
@@ -176,7 +169,7 @@ def training_arguments(config: RunConfig, folder: Path) -> SentenceTransformerTr
         use_cpu=config.device == "cpu",
         dataloader_pin_memory=config.device == "cuda",
         dataloader_drop_last=config.processes > 1,  # so that all processes take the same number of steps
-        batch_sampler=batch_sampler(recipe),
+        batch_sampler=premises_together if recipe.together else sampler,
         report_to="none",
         disable_tqdm=True,  # ProgressBar draws the bar
     )

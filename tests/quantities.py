@@ -20,7 +20,7 @@ def contest(recipe: str) -> dict[str, list[str]]:
     return {
         f"{recipe}: STS, validation": [
             rf"{dash} {NUMBER}",
-            columns(recipe, r"(?:-|\d\.0)", NUMBER, OTHER, OTHER, OTHER, OTHER),
+            columns(recipe, r"(?:-|\d)", NUMBER, *[OTHER] * 8) + "$",
         ],
         f"{recipe}: STS, test mean": [
             rf"{dash} {OTHER} \| {NUMBER}",
@@ -28,7 +28,7 @@ def contest(recipe: str) -> dict[str, list[str]]:
         ],
         f"{recipe}: NLI, fresh head": [
             rf"{dash} {OTHER} \| {OTHER} \| {NUMBER}",
-            columns(recipe, r"(?:-|\d\.0)", OTHER, OTHER, NUMBER, OTHER, OTHER),
+            columns(recipe, r"(?:-|\d)", *[OTHER] * 4, NUMBER, *[OTHER] * 4) + "$",
         ],
     }
 
