@@ -53,7 +53,15 @@ def base_on(task: str, name: str, place: int) -> dict[str, list[str]]:
 
 
 RECIPES = ["ranking_soup", "ranking", "ranking_long", "ranking_matryoshka_soup", "base model", "cosent"]
-RECIPES += ["softmax_product", "softmax_fast", "softmax_free", "softmax_trained", "softmax_frozen"]
+RECIPES += [
+    "ranking_unique",
+    "ranking_guided",
+    "softmax_product",
+    "softmax_fast",
+    "softmax_free",
+    "softmax_trained",
+    "softmax_frozen",
+]
 TASKS = {
     "sts12-sts": "STS12",
     "sts13-sts": "STS13",
