@@ -3,7 +3,8 @@
     python research/better_recipes.py --data DATA_FOLDER --nli-split validation --json stlib/records/better_recipes.json
 
 NLI is tested on SNLI test, so train on other pairs. Each run is a run folder under ``runs/better_recipes``; what is there
-already is neither trained nor scored again.
+already is neither trained nor scored again. With ``--add`` the record keeps its other rows, whose folders may be gone.
+``--train-data`` names another folder with NLI pairs to train on; ``--folder`` then keeps its runs apart.
 """
 
 import argparse
@@ -12,7 +13,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from frame import kept, record, run_name
+from frame import joined, kept, record, run_name
 
 SOUPS = {"ranking_soup": "ranking", "ranking_matryoshka_soup": "ranking_matryoshka"}
 MEMBERS = 8  # runs that a soup averages: eight times one pass, where ranking_long takes eight passes
@@ -26,6 +27,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--train-only", action="store_true", help="train, and score another time")
     parser.add_argument("--collect", action="store_true", help="train nothing: score and record what is there")
+    parser.add_argument("--add", action="store_true", help="keep the record's other rows")
+    parser.add_argument("--train-data", help="a folder with the NLI pairs to train on (default: --data)")
+    parser.add_argument("--folder", default="better_recipes", help="the folder of the runs, under runs/")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     from stlib.data import nli
@@ -33,8 +37,9 @@ def main() -> None:
     from stlib.settings import runs_folder
     from stlib.sources import Source
 
-    source, folder = Source("folder", Path(options.data)), runs_folder() / "better_recipes"
-    names = [name for name in (*(c.name for c in CONTENDERS), *SOUPS) if name in (options.contenders or [name])]
+    source, folder = Source("folder", Path(options.data)), runs_folder() / options.folder
+    places = [*(c.name for c in CONTENDERS), *SOUPS]
+    names = [name for name in places if name in (options.contenders or [name])]
     runs = [(name, seed, folder / run_name(name, seed)) for seed in options.seeds for name in names]
     if options.collect:
         runs = [run for run in runs if (run[2] / "run.json").exists()]
@@ -51,7 +56,8 @@ def main() -> None:
 
     from stlib.model import load_base
 
-    judge = Judge(source, load_base(), nli(options.nli_split, source))
+    train_source = Source("folder", Path(options.train_data or options.data))
+    judge = Judge(source, load_base(), nli(options.nli_split, train_source))
     base = scored(folder / "base.json", judge, load_base)
     rows = [
         {
@@ -62,6 +68,8 @@ def main() -> None:
         }
         for name, seed, out in sorted(runs, key=lambda run: names.index(run[0]))
     ]
+    if options.add:
+        rows = sorted(joined(options.json, rows, "contender", "seed"), key=lambda row: places.index(row["contender"]))
     if options.json:
         about = (
             "the contenders of notebook 08, trained on the same NLI pairs; chosen on STS-B train and validation, "
@@ -76,7 +84,15 @@ def train_one(recipe, seed: int, out: Path, options: argparse.Namespace) -> None
     from stlib.train import train
 
     shutil.rmtree(out, ignore_errors=True)
-    train(recipe, "full", out=out, data=options.data, nli_split=options.nli_split, seed=seed, log_every=20)
+    train(
+        recipe,
+        "full",
+        out=out,
+        data=options.train_data or options.data,
+        nli_split=options.nli_split,
+        seed=seed,
+        log_every=20,
+    )
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from stlib.runs import versions, write_json
+from stlib.runs import read_json, versions, write_json
 from stlib.settings import describe_device
 
 KEPT = ("recipe", "rows", "steps", "data_fingerprint", "engine", "precision", "hardware", "seconds", "head_moved", "versions")  # fmt: skip
@@ -16,6 +16,13 @@ def run_name(name: str, seed: int) -> str:
 def kept(info: dict) -> dict:
     """Return what a record keeps of a run's ``run.json``."""
     return {key: info[key] for key in KEPT}
+
+
+def joined(path: Path, rows: list[dict], *key: str) -> list[dict]:
+    """Return the rows that the record ``path`` has and that ``rows`` do not make again (by the fields ``key``), then ``rows``."""
+    old, made = read_json(path), {tuple(row[name] for name in key) for row in rows}
+    left = [row for row in old["runs"] if tuple(row[name] for name in key) not in made]
+    return [{"versions": old["versions"], **row} for row in left] + rows
 
 
 def record(path: Path, what: str, command: str, results: list[dict] | None = None, under: str = "runs", **more) -> None:

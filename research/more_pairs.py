@@ -37,7 +37,7 @@ def main() -> None:
         for seed in options.seeds:
             out = runs_folder() / "more_pairs" / f"{number}-seed{seed}"
             if not (out / "run.json").exists():
-                arguments = argparse.Namespace(data=options.data, nli_split=split)
+                arguments = argparse.Namespace(data=options.data, train_data=None, nli_split=split)
                 cook(options.recipe, seed, out, arguments, MEMBERS)
             scores = scored(out / "scores.json", judge, lambda o=out: load(o), nli=False)
             rows.append({"nli_split": split, "pairs": pairs, "seed": seed, **kept_of(out), **scores})

@@ -2,7 +2,7 @@
 
     python research/sts_stage.py --data DATA_FOLDER --starts RUN RUN RUN --json stlib/records/sts_stage.json
 
-``--starts`` are three runs of the winner, one a seed. The record also counts which pairs STS-B shares with other tests.
+``--starts`` are runs of the winner, one a seed; ``--from base`` needs none. With ``--add`` the record keeps its other rows. The record also counts which pairs STS-B shares with other tests.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 
 from better_recipes import kept_of, load
-from frame import record
+from frame import joined, record
 
 TASK = "stsbenchmark-sts"
 
@@ -18,10 +18,13 @@ TASK = "stsbenchmark-sts"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, help="a folder with real corpora")
-    parser.add_argument("--starts", type=Path, nargs="+", required=True, help="runs to start from, one a seed")
+    parser.add_argument("--starts", type=Path, nargs="+", default=[None] * 3, help="runs to start from, one a seed")
     parser.add_argument("--from", dest="origins", nargs="+", default=["winner", "base"], help="winner, base or both")
+    parser.add_argument("--add", action="store_true", help="keep the record's other rows")
     parser.add_argument("--json", type=Path, required=True)
     options = parser.parse_args()
+    if "winner" in options.origins and None in options.starts:
+        parser.error("name the winner's runs with --starts, or only train --from base")
     from stlib.model import EncodeOnce, load_base
     from stlib.settings import runs_folder
     from stlib.sources import Source
@@ -37,10 +40,12 @@ def main() -> None:
             found, cosines = scores(EncodeOnce(load(out)), source)
             rows.append({"start": name, "seed": seed, **kept_of(out), **found, **differences(cosines, of_base, source)})
             print(rows[-1], flush=True)
+    if options.add:
+        rows = joined(options.json, rows, "start", "seed")
     record(
         options.json,
         "CosineSimilarityLoss on STS-B's training pairs, from the base model and from the winner on NLI pairs, scored in fp32",
-        f"python research/sts_stage.py --data DATA_FOLDER --starts RUN RUN RUN --from {' '.join(options.origins)}",
+        "python research/sts_stage.py --data DATA_FOLDER --starts RUN RUN RUN",
         rows,
         base=base,
         shared=shared_pairs(source),

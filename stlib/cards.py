@@ -32,6 +32,7 @@ FIELDS = (
 LOSSES = {
     "softmax": "SoftmaxLoss", "cosine": "CosineSimilarityLoss", "cosent": "CoSENTLoss, scale {:g}", "angle": "AnglELoss, scale {:g}",
     "mnrl": "MultipleNegativesRankingLoss, contradictions as hard negatives, scale {:g}",
+    "gist": "GISTEmbedLoss, contradictions as hard negatives, scale {:g}, guided by the model it starts from",
 }  # fmt: skip
 PLAIN_USAGE = "### Direct Usage (Transformers)"  # the heading of a section that the library leaves empty
 

@@ -9,7 +9,7 @@ from datasets import Dataset
 
 from stlib.data import fingerprint, nli, sts, train_split, unseen
 from stlib.errors import UsageError
-from stlib.recipes import Recipe, get_recipe, training_rows
+from stlib.recipes import COMPARE_A_BATCH, Recipe, get_recipe, training_rows
 from stlib.runs import SEED, RunConfig, find_model_folder
 from stlib.settings import best_device, best_precision, get_profile, processes, whole_number
 from stlib.sources import Source, get_source, splits_of
@@ -59,7 +59,7 @@ def configure(recipe: str | Recipe, profile: str | None = None, **choices) -> tu
         total_steps=total_steps,
         last_step=last_step,
         log_every=min(chosen.log_every or profile.log_every, last_step),
-        engine=chosen.engine or ("packed" if device == "cpu" else "stock"),
+        engine=chosen.engine or ("packed" if device == "cpu" and asked.loss != "gist" else "stock"),
         precision=best_precision(device),
         device=device,
         processes=processes(),
@@ -81,7 +81,9 @@ def check_choices(recipe: Recipe, chosen: Choices) -> None:
         problem = f"the recipe {recipe.name} trains on pairs of {recipe.data}: leave nli_split (--nli-split) out"
     if recipe.batch_size % several:
         problem = f"{several} processes cannot share batches of {recipe.batch_size} pairs: start 2, 4, 8, …"
-    if several > 1 and recipe.loss in ("mnrl", "cosent", "angle"):
+    if chosen.engine == "packed" and recipe.loss == "gist":
+        problem = f"the recipe {recipe.name} needs a second model on every batch, which the engine packed has not: leave --engine out"
+    if several > 1 and recipe.loss in COMPARE_A_BATCH:
         alone = f"each of {several} processes would see its share only: train it with one process"
         problem = f"the recipe {recipe.name} ranks all pairs of a batch against each other, and {alone}"
     if problem:

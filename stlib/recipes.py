@@ -1,5 +1,6 @@
 """Recipes: everything that decides how a run trains, and the rows, loss, optimizer and schedule that they mean."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -24,10 +25,13 @@ NLI_SCORES = np.array([1.0, 0.5, 0.0], dtype=np.float32)
 LOSSES = {
     "softmax": losses.SoftmaxLoss,
     "mnrl": losses.MultipleNegativesRankingLoss,
+    "gist": losses.GISTEmbedLoss,
     "cosent": losses.CoSENTLoss,
     "angle": losses.AnglELoss,
     "cosine": losses.CosineSimilarityLoss,
 }
+ON_TRIPLETS = ("mnrl", "gist")
+COMPARE_A_BATCH = (*ON_TRIPLETS, "cosent", "angle")  # all its rows with each other; they have a scale
 
 
 @dataclass(frozen=True)
@@ -55,13 +59,14 @@ class Recipe:
     data: str = "nli"  # or an STS task, whose training pairs then take the place of the NLI pairs
     multiply: bool = False  # the head of SoftmaxLoss also sees u * v
     normalize: bool = True  # whether the encoder has its Normalize module: without, lengths of embeddings are free
-    scale: float = 20.0  # of the cosines in ``mnrl``, ``cosent`` and ``angle``; the reciprocal of a temperature
+    scale: float = 20.0  # of the cosines in losses that compare a batch; the reciprocal of a temperature
     matryoshka: tuple[int, ...] = ()  # numbers of leading dimensions to compute the loss on, all 384 among them
     epochs: int | None = None  # passes over the rows; None leaves them, and the scale of a fitted rate, to the profile
     batch_size: int = 32  # rows per step; the card's is 32
     # Whether pairs with one premise stay side by side, in the same batch, while the premises are shuffled: the
     # hypotheses of a premise are then told apart in the same step.
     together: bool = False
+    no_duplicates: bool = False  # whether no text comes twice in a batch, where it would be its own wrong answer
     soup: int = 1  # how many runs, which differ in their seed, are averaged into one model
 
     def but(self, name: str, about: str, **changes) -> "Recipe":
@@ -122,6 +127,11 @@ CONTENDERS = (
     FROZEN.but("cosent", "CoSENT on the scores 1, 0.5 and 0 of the labels", loss="cosent"),
     RANKING_LONG,
     RANKING,
+    RANKING.but("ranking_unique", "ranking, no text twice in a batch", no_duplicates=True),
+    RANKING.but(
+        "ranking_guided", "ranking, where the base model strikes out wrong answers that it finds closer than the right one",
+        loss="gist",
+    ),
     RANKING.but(
         "ranking_matryoshka", "ranking, also on the first 256, 128, 64 and 32 dimensions",
         matryoshka=(384, 256, 128, 64, 32),
@@ -184,7 +194,7 @@ def training_rows(recipe: Recipe, pairs: Dataset) -> Dataset:
     if recipe.data != "nli":
         columns = pairs.select_columns(["sentence1", "sentence2"])
         scores = np.asarray(pairs["score"], dtype=np.float32) / 5
-    elif recipe.loss in ("softmax", "mnrl"):
+    elif recipe.loss in ("softmax", *ON_TRIPLETS):
         return pairs if recipe.loss == "softmax" else triplets(pairs)
     else:
         columns, scores = pairs.remove_columns("label"), NLI_SCORES[np.asarray(pairs["label"])]
@@ -223,7 +233,10 @@ def prepare_encoder(recipe: Recipe, model: SentenceTransformer) -> SentenceTrans
 
 
 def make_loss(recipe: Recipe, model: SentenceTransformer) -> nn.Module:
-    """Return the library's loss for a recipe; the head of SoftmaxLoss is frozen and enlarged as the recipe says."""
+    """Return the library's loss for a recipe; the head of SoftmaxLoss is frozen and enlarged as the recipe says.
+
+    The guide of GISTEmbedLoss (Solatorio 2024, arXiv 2402.16829) is ``model`` as it is now.
+    """
     if recipe.loss == "softmax":
         size = model.get_embedding_dimension()
         loss = losses.SoftmaxLoss(model, size, num_labels=3, concatenation_sent_multiplication=recipe.multiply)
@@ -231,7 +244,9 @@ def make_loss(recipe: Recipe, model: SentenceTransformer) -> nn.Module:
         with torch.no_grad():
             torch._foreach_mul_(list(loss.classifier.parameters()), recipe.head_gain)
     else:
-        options = {"scale": recipe.scale} if recipe.loss in ("mnrl", "cosent", "angle") else {}
+        options = {"scale": recipe.scale} if recipe.loss in COMPARE_A_BATCH else {}
+        if recipe.loss == "gist":
+            options = {"temperature": 1 / recipe.scale, "guide": copy.deepcopy(model).eval()}
         loss = LOSSES[recipe.loss](model, **options)
     return losses.MatryoshkaLoss(model, loss, list(recipe.matryoshka)) if recipe.matryoshka else loss
 

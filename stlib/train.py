@@ -21,7 +21,7 @@ from stlib.fast.packed import PackedEncoder
 from stlib.fast.tokens import tokenise, tokenizer_key
 from stlib.fast.trainer import PackedTrainer
 from stlib.model import NLIClassifier, load_base, load_encoder, save_encoder
-from stlib.recipes import Recipe, head_of, make_loss, make_optimizer, prepare_encoder
+from stlib.recipes import ON_TRIPLETS, Recipe, head_of, make_loss, make_optimizer, prepare_encoder
 from stlib.runs import (
     Run,
     RunConfig,
@@ -230,7 +230,7 @@ def find_or_train(recipe: str = "trained_head", profile: str | None = None) -> R
 def describe(config: RunConfig, model: SentenceTransformer, rows: Dataset) -> str:
     """Return what is about to be trained in one line, and how long it will take: on a GPU the bar alone can say that."""
     recipe, time_needed = config.recipe, "the bar says how long it takes"
-    kind = "triplets" if recipe.loss == "mnrl" else "pairs"
+    kind = "triplets" if recipe.loss in ON_TRIPLETS else "pairs"
     if config.device == "cpu":
         taken = config.last_step * recipe.batch_size
         seconds = bench.expected_seconds(model, rows, taken, config.engine, config.precision)

@@ -149,6 +149,7 @@ class StopAfter(TrainerCallback):
 def training_arguments(config: RunConfig, folder: Path) -> SentenceTransformerTrainingArguments:
     """Return the library's arguments for a run: what its recipe decides beyond them is in its optimizer and schedule."""
     recipe = config.recipe
+    sampler = BatchSamplers.NO_DUPLICATES if recipe.no_duplicates else BatchSamplers.BATCH_SAMPLER
     arguments = SentenceTransformerTrainingArguments(
         output_dir=str(folder),
         num_train_epochs=config.epochs,
@@ -168,7 +169,7 @@ def training_arguments(config: RunConfig, folder: Path) -> SentenceTransformerTr
         use_cpu=config.device == "cpu",
         dataloader_pin_memory=config.device == "cuda",
         dataloader_drop_last=config.processes > 1,  # so that all processes take the same number of steps
-        batch_sampler=premises_together if recipe.together else BatchSamplers.BATCH_SAMPLER,
+        batch_sampler=premises_together if recipe.together else sampler,
         report_to="none",
         disable_tqdm=True,  # ProgressBar draws the bar
     )

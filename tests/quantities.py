@@ -20,7 +20,7 @@ def contest(recipe: str) -> dict[str, list[str]]:
     return {
         f"{recipe}: STS, validation": [
             rf"{dash} {NUMBER}",
-            columns(recipe, r"(?:-|\d\.0)", NUMBER, OTHER, OTHER, OTHER, OTHER),
+            columns(recipe, r"(?:-|\d)", NUMBER, *[OTHER] * 8) + "$",
         ],
         f"{recipe}: STS, test mean": [
             rf"{dash} {OTHER} \| {NUMBER}",
@@ -28,7 +28,7 @@ def contest(recipe: str) -> dict[str, list[str]]:
         ],
         f"{recipe}: NLI, fresh head": [
             rf"{dash} {OTHER} \| {OTHER} \| {NUMBER}",
-            columns(recipe, r"(?:-|\d\.0)", OTHER, OTHER, NUMBER, OTHER, OTHER),
+            columns(recipe, r"(?:-|\d)", *[OTHER] * 4, NUMBER, *[OTHER] * 4) + "$",
         ],
     }
 
@@ -53,7 +53,15 @@ def base_on(task: str, name: str, place: int) -> dict[str, list[str]]:
 
 
 RECIPES = ["ranking_soup", "ranking", "ranking_long", "ranking_matryoshka_soup", "base model", "cosent"]
-RECIPES += ["softmax_product", "softmax_fast", "softmax_free", "softmax_trained", "softmax_frozen"]
+RECIPES += [
+    "ranking_unique",
+    "ranking_guided",
+    "softmax_product",
+    "softmax_fast",
+    "softmax_free",
+    "softmax_trained",
+    "softmax_frozen",
+]
 TASKS = {
     "sts12-sts": "STS12",
     "sts13-sts": "STS13",

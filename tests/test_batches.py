@@ -6,13 +6,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from datasets import Dataset
 
 from stlib import data, sources
 from stlib.configure import configure
+from stlib.errors import UsageError
 from stlib.fast.tokens import TokenisedPairs, tokenise
 from stlib.fast.trainer import PackedTrainer, has_dropout
-from stlib.recipes import TRAINED_HEAD
-from stlib.train import train
+from stlib.recipes import TRAINED_HEAD, get_recipe
+from stlib.train import make_trainer, prepare_loss, train
 from stlib.trainer import PremisesTogether, premises_together, training_arguments
 from tests.conftest import weights
 from tests.test_interruption import interrupted
@@ -92,6 +94,36 @@ def test_both_engines_train_the_same_run_on_premises_together(tmp_path, monkeypa
     for name, tensor in weights(theirs.folder).items():
         if not name.endswith("key.bias"):  # its gradient is rounding alone
             torch.testing.assert_close(weights(ours.folder)[name], tensor, rtol=0, atol=2e-3, msg=name)
+
+
+REPEATED = Dataset.from_dict(
+    {
+        name: [f"{name} {i % 7 if name == 'anchor' else i}" for i in range(48)]
+        for name in ("anchor", "positive", "negative")
+    }
+)
+
+
+@pytest.mark.parametrize("name", ["ranking", "ranking_unique"])
+def test_no_text_comes_twice_in_a_batch_where_the_recipe_says_so(tmp_path, tiny_model, six_steps, name):
+    recipe = dataclasses.replace(get_recipe(name), batch_size=6)
+    config = dataclasses.replace(configure(**{**six_steps, "recipe": recipe})[0], engine="packed")
+    batches = make_trainer(config, prepare_loss(config), REPEATED, tmp_path).get_train_dataloader().batch_sampler
+    anchors = [[REPEATED["anchor"][row] for row in batch] for batch in batches]
+    assert all(len(set(batch)) == len(batch) for batch in anchors) is (name == "ranking_unique")
+
+
+def test_a_guided_recipe_is_trained_by_the_stock_engine_and_leaves_its_guide_alone(tmp_path, six_steps):
+    options = {**six_steps, "recipe": dataclasses.replace(get_recipe("ranking_guided"), batch_size=16)}
+    with pytest.raises(UsageError, match="leave --engine out"):
+        configure(**options, engine="packed")
+    config, rows = configure(**options)
+    assert config.engine == "stock"
+    loss = prepare_loss(config)
+    before = {key: value.clone() for key, value in loss.model.state_dict().items()}
+    make_trainer(config, loss, rows, tmp_path).train()
+    assert all(torch.equal(value, before[key]) for key, value in loss.guide.state_dict().items())
+    assert not all(torch.equal(value, before[key]) for key, value in loss.model.state_dict().items())
 
 
 def test_a_run_is_resumed_in_its_second_epoch_to_the_same_bits(tmp_path, monkeypatch, six_steps):

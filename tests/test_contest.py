@@ -3,6 +3,7 @@ import json
 from dataclasses import asdict
 
 import contest
+import frame
 import numpy as np
 import pandas as pd
 import pytest
@@ -75,6 +76,18 @@ def test_rounded_reaches_all_numbers():
         "b": {"c": 2.0, "n": 3},
         "d": None,
     }
+
+
+def test_rows_that_are_not_made_again_stay_in_their_record(tmp_path):
+    def row(seed, score, versions):
+        return dict.fromkeys(frame.KEPT) | {"seconds": 60, "seed": seed, "score": score, "versions": versions}
+
+    path = tmp_path / "record.json"
+    frame.record(path, "scores", "make them", [row(1, 10, "old"), row(2, 20, "old")])
+    frame.record(path, "scores", "make them", frame.joined(path, [row(2, 21, "new"), row(3, 31, "new")], "seed"))
+    found = json.loads(path.read_text(encoding="utf-8"))
+    assert [(run["seed"], run["score"]) for run in found["runs"]] == [(1, 10), (2, 21), (3, 31)]
+    assert (found["versions"], found["minutes"]) == ("old", 3)
 
 
 def test_the_first_dimensions_are_scored_alone(judge, tiny, monkeypatch):
