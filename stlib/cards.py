@@ -301,7 +301,7 @@ def effective_settings(info: dict) -> list[tuple[str, str]]:
         ("optimizer", f"AdamW, betas 0.9 and 0.999, epsilon 1e-8, learning rate {recipe.learning_rate:g}"),
         ("weight decay", f"{recipe.weight_decay:g} on weights, 0 on biases and LayerNorm"),
         ("schedule", f"linear: {warmup}, then down to zero at step {recipe.schedule_steps or info['total_steps']:,}"),
-        ("steps", f"{info['steps']:,} of {info['total_steps']:,}, {info['batch_size']} {rows} each"),
+        ("steps", f"{info['steps']:,} of {info['total_steps'] * recipe.soup:,}, {info['batch_size']} {rows} each"),
         ("batches", "premises in random order, rows with one premise side by side" if recipe.together else "rows in random order"),
         ("classifier head", head),
         ("gradient clipping", f"norm {recipe.max_grad_norm:g}, the encoder's parameters"),

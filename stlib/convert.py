@@ -74,7 +74,8 @@ def find_files(source: Path) -> dict[str, Path]:
     found = [path for path in found if len(path.parts) == min(len(path.parts) for path in found)]
     if not found:
         problem = f"has no file that ends in {', '.join(TEXTS)}" if source.exists() else "does not exist"
-        if source.is_dir() and visible(source, ".parquet"):
+        for path in visible(source, ".parquet") if source.is_dir() else []:
+            refuse_pointer(path)
             problem = "has parquet files already, for --data"
         raise UsageError(
             f"{source} {problem}: name SNLI's, MultiNLI's or STS-B's own file, a CSV file or a saved data set"

@@ -18,6 +18,7 @@ from stlib.sources import HUB_IDS, Source, columns_of, get_source, joined, label
 NLI_LABELS = ("entailment", "neutral", "contradiction")
 # SNLI's and MultiNLI's names of the text columns.
 NLI_SPELLING = {"premise": "sentence_0", "hypothesis": "sentence_1"}
+MANY = 10  # scores that are all at most 1 are no chance on a scale to 5, if there are so many
 BAD = -2  # stands for a label that means none of the three
 
 
@@ -94,6 +95,8 @@ def nli(split: str = "train", source: Source | None = None, corpus: str = "snli"
 def clean_nli(table: pa.Table, where: str, notes: list[str] | tuple[()] = ()) -> Dataset:
     """Return a table's NLI pairs in the course's columns, without rows labelled -1. ``where`` names them in errors."""
     names, table = label_names(table) or [], checked("nli", table, where)
+    if pa.types.is_boolean(table["label"].type):
+        raise UsageError(f"{where} has values of type bool in the column 'label': {KINDS['nli'].rule}")
     known = {"-1": -1, "-": -1} | {word: i for i, word in enumerate(NLI_LABELS)} | {str(i): i for i in range(3)}
     codes, meant = table["label"].combine_chunks().dictionary_encode(), []
     for value in codes.dictionary.to_pylist():
@@ -127,9 +130,11 @@ def sts(task: str, split: str = "test", source: Source | None = None) -> Dataset
     outside = (scores < 0) | (scores > 5)
     if outside.any():
         raise UsageError(f"{where} has the score {scores[outside][0]:g}: {KINDS['sts'].rule}")
-    found = [numbers("sts", other, where) for other in read_column(task, "score", source or get_source())]
-    found = np.concatenate([scores, *found])
-    found = found[found >= 0]  # a split whose scores are hidden may have -1 in their place
+    parts = [numbers("sts", other, where) for other in read_column(task, "score", source or get_source())]
+    parts = [part[part >= 0] for part in (scores, *parts)]  # those that are hidden may have -1 in their place
+    found = np.concatenate(parts)
+    if any(len(part) >= MANY and part.max() <= 1 < found.max() for part in parts):
+        raise UsageError(f"{where} has scores from 0 to 1 in one split and above in another: bring them to one scale")
     low, high = (
         (0, 1) if found.max() <= 1 and len(found) > 1 else (1, 5) if (found.min(), found.max()) == (1, 5) else (0, 5)
     )

@@ -124,9 +124,10 @@ def load_encoder(model, device: str | None = None) -> SentenceTransformer:
 
     Raises UsageError if the folder cannot be read as a model.
     """
+    device = device or best_device()
     try:
         with quiet_loading():
-            return SentenceTransformer(str(folder_of(model)), device=device or best_device())
+            return SentenceTransformer(str(folder_of(model)), device=device)
     except (OSError, KeyError, TypeError, RuntimeError, ValueError, SafetensorError) as error:
         found = f"the model in {folder_of(model)} could not be read ({' '.join(str(error).split())})"
         raise UsageError(f"{found}: copy the folder again, or name another one") from error

@@ -95,7 +95,7 @@ def output_file(path: str | Path) -> Path:
     """Return the file to write, links followed. Raises UsageError if it is no file, or lies where none can be written."""
     target = Path(os.path.realpath(path))
     above = next(folder for folder in target.parents if folder.exists())
-    if str(path) == "-" or (target.exists() and not target.is_file()):
+    if str(path) == "-" or (Path(path).exists() and not Path(path).is_file()):
         raise UsageError(f"{path} is no file: choose a file to write")
     if not above.is_dir():
         raise UsageError(f"{path} cannot be written, as {above} is no folder: choose another file")
@@ -116,7 +116,8 @@ def best_precision(device: str) -> str:
 
     On a processor without native bf16 the numbers would be emulated, which is slower than fp32.
     """
-    if asked := chosen_outside("STLIB_PRECISION", PRECISIONS):
+    possible = PRECISIONS if device != "cpu" else ("bf16", "fp32")  # processors multiply no fp16
+    if asked := chosen_outside("STLIB_PRECISION", possible):
         return asked
     if device == "cuda":
         return "bf16" if torch.cuda.get_device_capability()[0] >= 8 else "fp16"

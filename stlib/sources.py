@@ -224,6 +224,9 @@ def find_shards(corpus: str, source: Source) -> dict[str, list[Path]]:
                 f"folder {folder} has {len(shards)} of {count} files of the split {split!r} ({names}): add those that are "
                 "missing, or remove those that are not its own"
             )
+    if len(places := sorted({place for shards in found.values() for place, *_ in shards} - {"."})) > 1:
+        names = " and ".join(map(repr, places))
+        raise UsageError(f"folder {folder} has configurations side by side, {names}: keep one of them")
     return {split: [path for *_, path in shards] for split, shards in found.items()}
 
 

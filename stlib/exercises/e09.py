@@ -30,7 +30,9 @@ def exercise_1(changes):
     right = isinstance(found, (tuple, list)) and len(found) == 3
     assert right, "return three sets: only there, only here, changed"
     only_there, only_here, changed = map(set, found)
-    assert only_there == {"gone", "also_gone"}, "the first set, of names only in the first card, is wrong: None is printed too"
+    assert only_there == {"gone", "also_gone"}, (
+        "the first set, of names only in the first card, is wrong: None is printed too"
+    )
     assert only_here == {"new", "newer"}, "the second set is wrong: a name whose value is None is printed too"
     assert not changed & {"same", "empty"}, "the third set holds a name whose two values are equal"
     assert changed <= {"rate", "flag"}, "the third set holds a name that one card lacks: only names of both can change"
