@@ -1,3 +1,6 @@
+"""Corpora of the three kinds: columns, labels, scales, identity."""
+
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -142,6 +145,23 @@ def test_the_scale_is_that_of_all_splits(data_folder, read, other, found):
     rest = {name: texts[:2] for name, texts in sides.items()} | ({"score": other} if other else {})
     Dataset.from_dict(rest).to_parquet(str(folder / "train.parquet"))
     assert data.sts("sts13-sts", "test", folder_source(data_folder))["score"][:] == found
+
+
+def test_two_scales_in_one_task_are_refused(data_folder):
+    for split, top in (("test", 1), ("train", 5)):
+        rows = {"sentence1": ["a"] * 10, "sentence2": ["b"] * 10, "score": np.linspace(0, top, 10)}
+        Dataset.from_dict(rows).to_parquet(str(data_folder / "sts13-sts" / f"{split}.parquet"))
+    with pytest.raises(
+        UsageError, match="scores from 0 to 1 in one split and above in another: bring them to one scale"
+    ):
+        data.sts("sts13-sts", "test", folder_source(data_folder))
+
+
+def test_labels_of_type_bool_are_refused(data_folder):
+    rows = {"premise": ["a", "b"], "hypothesis": ["c", "d"], "label": [True, False]}
+    Dataset.from_dict(rows).to_parquet(str(data_folder / "snli" / "train.parquet"))
+    with pytest.raises(UsageError, match="values of type bool in the column 'label': NLI labels are"):
+        nli("train", folder_source(data_folder))
 
 
 def test_hidden_scores_are_named(data_folder):

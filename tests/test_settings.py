@@ -64,7 +64,8 @@ def test_runs_do_not_go_into_a_file(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("DEVICE", "gpu"), ("DEVICE", "cuda"), ("PRECISION", "int8"), ("PRECISION", "bfloat16")]
+    ("name", "value"),
+    [("DEVICE", "gpu"), ("DEVICE", "cuda"), ("PRECISION", "int8"), ("PRECISION", "fp16"), ("PRECISION", "bfloat16")],
 )
 def test_a_device_or_precision_that_is_not_there_is_refused(monkeypatch, name, value):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

@@ -206,3 +206,12 @@ def test_a_folder_is_found_from_the_folder_of_the_notebooks(tmp_path, monkeypatc
     (tmp_path / "notebooks").mkdir()
     monkeypatch.chdir(tmp_path / "notebooks")
     assert sources.get_source("data") == Source("folder", (tmp_path / "data").resolve())
+
+
+def test_configurations_side_by_side_are_refused_whatever_splits_they_have(tmp_path):
+    rows = Dataset.from_dict({"premise": ["a"], "hypothesis": ["b"], "label": [0]})
+    for place, split in (("en", "train"), ("fr", "test")):
+        (tmp_path / "snli" / place).mkdir(parents=True)
+        rows.to_parquet(str(tmp_path / "snli" / place / f"{split}.parquet"))
+    with pytest.raises(UsageError, match="configurations side by side, 'en' and 'fr': keep one of them"):
+        nli("train", folder_source(tmp_path))
