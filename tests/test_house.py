@@ -30,13 +30,13 @@ FLOORS = [
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 BUDGETS = {
-    "stlib without exercises": (5_070, ["stlib/**/*.py"], ["stlib/exercises/*.py"]),
-    "stlib/exercises": (810, ["stlib/exercises/*.py"], []),
+    "stlib without exercises": (5_010, ["stlib/**/*.py"], ["stlib/exercises/*.py"]),
+    "stlib/exercises": (790, ["stlib/exercises/*.py"], []),
     "tools": (385, ["tools/*"], []),
     "README.md": (130, ["README.md"], []),
     "Makefile": (60, ["Makefile"], []),
 }
-LONGEST_FILE, MOST_PARAMETERS, USED_BY_NOTEBOOKS = 350, 7, 3_800
+LONGEST_FILE, MOST_PARAMETERS, USED_BY_NOTEBOOKS = 350, 7, 4_200
 NOT_COUNTED = {"exercises", "records", "fast.bench"}  # in what notebooks use
 
 
