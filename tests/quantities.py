@@ -103,11 +103,11 @@ QUANTITIES = {
     ],
     "trained run less base on mini STS, low end": [
         rf"^sts, trained less base: {NUMBER} to",
-        rf"^trained head +Spearman .* less base: {OTHER} \[{NUMBER},",
+        rf"^trained head +Spearman .* (?:less|minus) base: {OTHER} \[{NUMBER},",
     ],
     "trained run less base on mini STS, high end": [
-        rf"^sts, trained less base: {OTHER} to {NUMBER},",
-        rf"^trained head +Spearman .* less base: {OTHER} \[{OTHER} {NUMBER}\]",
+        rf"^sts, trained (?:less|minus) base: {OTHER} to {NUMBER},",
+        rf"^trained head +Spearman .* (?:less|minus) base: {OTHER} \[{OTHER} {NUMBER}\]",
     ],
     # The published card.
     "card: plateau of the loss": [
@@ -118,6 +118,7 @@ QUANTITIES = {
     ],
     "card: row 500": [
         columns("500", OTHER, NUMBER),
+        rf"^0\.0291 +500 +{NUMBER}",
         rf"^card, first row +loss {NUMBER}",
         columns("the published card", NUMBER, OTHER),
     ],

@@ -31,7 +31,7 @@ FLOORS = [
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 BUDGETS = {
     "stlib without exercises": (5_010, ["stlib/**/*.py"], ["stlib/exercises/*.py"]),
-    "stlib/exercises": (790, ["stlib/exercises/*.py"], []),
+    "stlib/exercises": (800, ["stlib/exercises/*.py"], []),
     "tools": (385, ["tools/*"], []),
     "README.md": (130, ["README.md"], []),
     "Makefile": (60, ["Makefile"], []),
