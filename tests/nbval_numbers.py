@@ -21,7 +21,7 @@ NUMBER = re.compile(
     r"(?!\.?\d)"
 )
 MARK = re.compile(r"^[ \t]*#[ \t]*NBVAL_TOLERANCE\b(.*)$", re.MULTILINE)
-DECLARED = re.compile(r"[ \t]+(\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)[ \t]+\S*\w\w.*")
+DECLARED = re.compile(r"[ \t]+(\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)[ \t]+(?=.*\w\w).+")
 
 
 def declared_tolerance(source: str) -> Decimal | None:
@@ -87,6 +87,13 @@ class Figures(str):
     __hash__ = str.__hash__
 
 
+def figures(text: str, tolerance: Decimal | None) -> Figures:
+    """Return a text that equals others within a tolerance."""
+    found = Figures(text)
+    found.tolerance = tolerance
+    return found
+
+
 class NumberCell(IPyNbCell):
     """A cell of a notebook that compares its outputs in this way."""
 
@@ -100,10 +107,7 @@ class NumberCell(IPyNbCell):
     def sanitize(self, s):
         """Return a text as nbval would compare it, or what is no text as it is."""
         s = super().sanitize(s)
-        if isinstance(s, str):
-            s = Figures(s)
-            s.tolerance = self.tolerance
-        return s
+        return figures(s, self.tolerance) if isinstance(s, str) else s
 
     def format_output_compare(self, key, left, right):
         """Show only what differs by more than it may."""

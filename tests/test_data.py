@@ -159,9 +159,10 @@ def test_two_scales_in_one_task_are_refused(data_folder):
 
 def test_labels_of_type_bool_are_refused(data_folder):
     rows = {"premise": ["a", "b"], "hypothesis": ["c", "d"], "label": [True, False]}
-    Dataset.from_dict(rows).to_parquet(str(data_folder / "snli" / "train.parquet"))
+    (data_folder / "other").mkdir()
+    Dataset.from_dict(rows).to_parquet(str(data_folder / "other" / "train.parquet"))
     with pytest.raises(UsageError, match="values of type bool in the column 'label': NLI labels are"):
-        nli("train", folder_source(data_folder))
+        nli("train", folder_source(data_folder), "other")
 
 
 def test_hidden_scores_are_named(data_folder):

@@ -83,6 +83,7 @@ def test_a_tolerance_needs_a_number_and_a_reason(line):
         declared_tolerance(f"x = 1\n# NBVAL_TOLERANCE{line}\nprint(x)")
     assert declared_tolerance("print('# NBVAL_TOLERANCE')") is None
     assert declared_tolerance("# NBVAL_TOLERANCE 0.02 trained figures differ") == Decimal("0.02")
+    assert declared_tolerance("# NBVAL_TOLERANCE 3 a trained model's figures differ") == Decimal("3")
 
 
 def test_numbers_are_found_whole():

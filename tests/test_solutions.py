@@ -25,6 +25,8 @@ from IPython.core.formatters import DisplayFormatter
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from nbval.plugin import coalesce_streams, find_comment_markers, get_sanitize_patterns
 
+from tests.nbval_numbers import declared_tolerance, figures
+
 plt.switch_backend("agg")
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -111,13 +113,17 @@ def execute(notebook, name: str) -> list[tuple]:
     return executed
 
 
-def texts(outputs: list) -> dict[str, list]:
-    """Return what the outputs say, by stream or MIME type; a committed error, too, which nothing here can equal."""
+def texts(outputs: list, tolerance=None) -> dict[str, list]:
+    """Return what the outputs say, by stream or MIME type; a committed error, too, which nothing here can equal.
+
+    Numbers in them equal others as in the notebooks, within the cell's ``tolerance``.
+    """
     found = {}
     for output in coalesce_streams(outputs):
         said = {output.name: output.text} if output.output_type == "stream" else output.get("data", {"error": output})
         for kind in said.keys() - NO_TEXT:
-            found.setdefault(kind, []).append(sanitized(said[kind]))
+            text = sanitized(said[kind])
+            found.setdefault(kind, []).append(figures(text, tolerance) if isinstance(text, str) else text)
     return found
 
 
@@ -131,7 +137,8 @@ def compare(notebook, name: str) -> None:
     """Execute a notebook; raise AssertionError at the first cell that says something else than before."""
     for cell, outputs in execute(notebook, name):
         if dict(find_comment_markers(cell.source)).get("check", True):
-            assert texts(outputs) == texts(cell.outputs), f"{name}:\n{cell.source}"
+            tolerance = declared_tolerance(cell.source)
+            assert texts(cell.outputs, tolerance) == texts(outputs, tolerance), f"{name}:\n{cell.source}"
 
 
 @pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)
