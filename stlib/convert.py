@@ -107,11 +107,9 @@ def read_rows(path: Path) -> pd.DataFrame:
             table = dataset.to_pandas()
             if isinstance(label := dataset.features.get("label"), ClassLabel):
                 table["label"] = pd.Categorical.from_codes(table["label"].fillna(-1).astype(int), label.names)
-        elif path.suffix == ".jsonl":
-            lines = path.read_text(encoding="utf-8-sig").split("\n")  # splitlines would also split at rarer marks
-            table = pd.DataFrame([read_object(number, line) for number, line in enumerate(lines, 1) if line.strip()])
         else:
-            table = read_text(path)
+            lines = path.read_text(encoding="utf-8-sig").split("\n")  # splitlines would also split at rarer marks
+            table = read_objects(lines) if path.suffix == ".jsonl" else read_fields(lines)
         if table.empty:
             raise ValueError("there are no rows")
     except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
@@ -134,22 +132,24 @@ def with_usual_names(tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]
     return tables
 
 
-def read_object(number: int, line: str) -> dict:
-    """Return what the course may use of the JSON object in a line. Raises ValueError if it holds none."""
-    try:
-        row = dict(json.loads(line))
-        return {name: row[name] for name in row if name in KNOWN} or row
-    except (ValueError, TypeError) as error:  # dict's own too
-        raise ValueError(f"line {number} is no JSON object") from error
+def read_objects(lines: list[str]) -> pd.DataFrame:
+    """Return what the course may use of the JSON object in each line. Raises ValueError for a line that holds none."""
+    rows, written = [], ((number, line) for number, line in enumerate(lines, 1) if line.strip())
+    for number, line in written:
+        try:
+            row = dict(json.loads(line))
+        except (ValueError, TypeError) as error:  # dict's own too
+            raise ValueError(f"line {number} is no JSON object") from error
+        rows.append({name: row[name] for name in row if name in KNOWN} or row)
+    return pd.DataFrame(rows)
 
 
-def read_text(path: Path) -> pd.DataFrame:
+def read_fields(lines: list[str]) -> pd.DataFrame:
     """Return the rows of a table in text, each field a text, or null if empty.
 
     Between tabs, quotes are letters: the fields of SNLI and STS-B are full of lone ones. Only if all quotes of a file stand
     as a CSV writer puts them are they taken off. Raises ValueError for a line with too many or too few fields.
     """
-    lines = path.read_text(encoding="utf-8-sig").split("\n")  # splitlines would also split at rarer marks
     lines = [line.removesuffix("\r") + "\n" for line in lines if line.strip("\r")] or ["\n"]
     mark = max("\t,;", key=lines[0].count)
     if mark == "\t":
