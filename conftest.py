@@ -7,6 +7,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import pytest
+
 pytest_plugins = ["tests.nbval_numbers"]  # outputs of notebooks are compared number by number
 
 _root = Path(__file__).parent
@@ -55,5 +57,16 @@ def pytest_collection_modifyitems(config, items):
 def pytest_sessionfinish(session, exitstatus):
     """Fail where anything wanted to leave the machine, even if it took no for an answer."""
     if _blocked.exists() and not hasattr(session.config, "workerinput"):
-        print(f"\nthe tests are offline, but there were attempts to connect:\n{_blocked.read_text(encoding='utf-8')}")
         session.exitstatus = 1
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_terminal_summary(terminalreporter):
+    """Say so below everything else: each test may have passed."""
+    yield
+    if _blocked.exists():
+        terminalreporter.section("attempts to connect", red=True)
+        terminalreporter.line(_blocked.read_text(encoding="utf-8"))
+        terminalreporter.line(
+            "The session fails: the tests are offline, and something wanted to leave this machine.", red=True
+        )

@@ -1,9 +1,11 @@
 """What the releases of sentence-transformers do with a loss's own parameters: reading their source, running one, the record."""
 
+import functools
+
 import library_probe as probe  # research/library_probe.py
 import library_versions as script  # research/library_versions.py
 import pytest
-from sentence_transformers import __version__
+from sentence_transformers import SentenceTransformer, __version__
 
 from stlib import records
 
@@ -74,6 +76,7 @@ def test_this_release_does_what_its_row_says(tmp_path, monkeypatch):
     if __version__ not in rows.index:
         pytest.skip(f"the record has no row for {__version__}")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(probe, "SentenceTransformer", functools.partial(SentenceTransformer, local_files_only=True))
     probe.save_base(tmp_path / probe.BASE)
     for entry_point in ("fit", "trainer"):
         found, _ = probe.train(entry_point)
