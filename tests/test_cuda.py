@@ -230,6 +230,7 @@ def gpu():
 
 @pytest.mark.parametrize(("capability", "precision"), [((7, 5), "fp16"), ((8, 0), "bf16"), ((9, 0), "bf16")])
 def test_old_cards_train_in_fp16(monkeypatch, capability, precision):
+    monkeypatch.delenv("STLIB_PRECISION", raising=False)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
     assert best_precision("cuda") == precision
 

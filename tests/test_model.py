@@ -227,6 +227,9 @@ def test_embeddings_are_the_librarys_whatever_the_batch(tiny, batch_tokens):
     np.testing.assert_allclose(ours, tiny.encode(SENTENCES), atol=2e-6)
 
 
+@pytest.mark.skipif(
+    "ATEN_CPU_CAPABILITY" in os.environ, reason="torch's bf16 products fail where its kernels are held back"
+)
 def test_bf16_is_close(tiny):
     ours = EncodeOnce(tiny, "bf16").encode(SENTENCES)
     assert ((ours * tiny.encode(SENTENCES)).sum(axis=1) > 0.999).all()
