@@ -207,14 +207,6 @@ def subset_changes(table: pd.DataFrame, models: Names, ax: Axes | None = None) -
     return finish(ax, f"Spearman x 100 minus the base model's (points){scale}", "subset", changes.index, beside=True)
 
 
-def geometry(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Draw uniformity against alignment, one marker per row (``model``, ``uniformity``, ``alignment``), the base model first."""
-    ax = new_axes(ax, 6.4, 4.4, BASE_FIRST)
-    for row in table.itertuples():
-        ax.plot(row.uniformity, row.alignment, linestyle="none", markersize=10, label=row.model)
-    return finish(ax, "uniformity (log; lower: more even)", "alignment (squared distance; lower: closer)", beside=True)
-
-
 def planes(coordinates: Mapping[str, np.ndarray], labels: np.ndarray, names: Names) -> np.ndarray:
     """Draw NLI pairs as points in a plane, one panel per model on one scale; colour and marker give the gold label."""
     shape = {"ncols": len(coordinates), "figsize": (4.4 * len(coordinates), 4.2)}
@@ -234,8 +226,8 @@ def contest(table: pd.DataFrame, base: float, ax: Axes | None = None) -> Axes:
     errors = [table["mean"] - table["low"], table["high"] - table["mean"]]
     label = "mean and range of seeds"
     ax.errorbar(table["mean"] - base, range(len(table)), xerr=errors, fmt="o", capsize=4, label=label)
-    scale = compare_with_zero(ax, "x", 1, (-10, -5, -2, -1, -0.5, 0, 0.5, 1), f"the base model: {base:.2f}")
-    return finish(ax, f"validation score minus the base model's (points){scale}", "recipe", table["contender"])
+    ax.axvline(0, color=BLACK, linestyle="--", label=f"the base model: {base:.2f}")
+    return finish(ax, "validation score minus the base model's (points)", "recipe", table["contender"])
 
 
 def growth(table: pd.DataFrame, ylabel: str, ax: Axes | None = None) -> Axes:

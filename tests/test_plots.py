@@ -172,11 +172,7 @@ def test_what_differs_little_from_zero_is_seen_beside_what_differs_much(axis):
     assert [tick.get_text() for tick in getattr(ax, f"get_{axis}ticklabels")()] == ["-100", "-1", "0", "+1"]
 
 
-def test_geometry_and_planes_draw_every_model():
-    table = pd.DataFrame({"model": ["x", "y"], "uniformity": [-3.0, -2.0], "alignment": [0.2, 0.3]})
-    ax = plots.geometry(table)
-    assert labelled(ax)
-    assert [line.get_xdata()[0] for line in ax.get_lines()] == [-3, -2]
+def test_planes_draw_every_model():
     points = np.arange(12.0).reshape(6, 2)
     axes = plots.planes({"x": points, "y": points}, np.array([0, 1, 2] * 2), ["E", "N", "C"])
     assert [ax.get_title() for ax in axes] == ["x", "y"]
@@ -241,7 +237,6 @@ SERIES = {  # each figure that takes any number of series, with n of them
     "reliability": lambda n: plots.reliability(each(n, BINS)),
     "growth": lambda n: plots.growth(pd.DataFrame({"pairs": 10, "value": 0.1, "series": names(n)}), "points"),
     "by_dimensions": lambda n: plots.by_dimensions(each(n, {32: 60.0, 384: 80.0})),
-    "geometry": lambda n: plots.geometry(pd.DataFrame({"model": names(n), "uniformity": -3.0, "alignment": 0.2})),
     "subset_changes": lambda n: plots.subset_changes(
         pd.DataFrame({"name": "a", "model": names(n), "change": 1.0}), names(n)
     ),
