@@ -258,7 +258,7 @@ def test_every_series_is_drawn_however_many_there_are(figure):
     assert len(legend.legend_handles) >= 20
 
 
-@pytest.mark.parametrize("figure", ["loss_curves", "hypotheses", "reliability", "growth", "by_dimensions", "geometry"])
+@pytest.mark.parametrize("figure", ["loss_curves", "hypotheses", "reliability", "growth", "by_dimensions"])
 def test_no_series_differs_by_its_colour_alone(figure):
     lines = [line for line in SERIES[figure](7).get_lines() if line.get_marker() not in ("", "None", "|", "_")]
     looks = {(line.get_linestyle(), line.get_marker()) for line in lines}
