@@ -191,9 +191,9 @@ def reliability(tables: Mapping[str, pd.DataFrame], ax: Axes | None = None) -> A
         ax.plot(table["confidence"], table["accuracy"], label=name)
         for row in table.itertuples() if len(tables) == 1 else ():
             place = (row.confidence, row.accuracy)
-            ax.annotate(f"{row.n:,} pairs", place, (-8, 0), textcoords="offset points", ha="right", va="center")
+            ax.annotate(f"{row.n:,} pairs", place, (-5, 3), textcoords="offset points", ha="right", va="bottom")
     return finish(
-        ax, "mean probability of the predicted label", "share of right pairs", xlim=(0.3, 1), ylim=(0.3, 1.03)
+        ax, "mean probability of the predicted label", "share of right pairs", xlim=(0.25, 1), ylim=(0.25, 1.06)
     )
 
 
