@@ -2,13 +2,14 @@
 
 import math
 
+import dataset_table  # research/dataset_table.py
 import forensics as script  # research/forensics.py
 import pandas as pd
 import pytest
 import torch
 
 from stlib import records
-from stlib.cards import published_log
+from stlib.cards import published_card, published_log
 from stlib.forensics import (
     HYPOTHESES,
     card_rows,
@@ -18,6 +19,9 @@ from stlib.forensics import (
     new_head,
     recorded,
 )
+from stlib.model import load_base
+from stlib.sources import get_source
+from tests.conftest import REAL_DATA
 
 
 def test_hypotheses_change_what_they_say():
@@ -154,3 +158,37 @@ def test_the_recorded_costs():
     assert runs["steps"].nunique() == 1
     assert (runs.loc[runs["arm"] == "head frozen", "head_moved"] == 0).all()
     assert (runs.loc[runs["arm"] != "head frozen", "head_moved"] > 0).all()
+
+
+# ---- the dataset table ----------------------------------------------------------------------------------------------
+
+
+def test_the_figures_of_a_dataset_table():
+    table = pd.DataFrame({"tokens of a": [4, 6, 11], "label": [0, 2, 2]})
+    found = dataset_table.statistics(table)
+    assert (found["tokens of a: min"], found["tokens of a: mean"], found["tokens of a: max"]) == (4, 7, 11)
+    assert [round(found[f"label {label}: percent"]) for label in range(3)] == [33, 0, 67]
+
+
+def test_the_card_fits_the_training_split_and_not_the_validation_split():
+    told = published_card()["dataset"]["statistics"]
+    splits = {part["split"]: part["figures"] for part in records.load("dataset_table")["splits"]}
+    outside = {split: set() for split in splits}
+    for split, figures in splits.items():
+        assert len(figures) == 9
+        for name, range_ in figures.items():
+            column, _, kind = name.removeprefix("tokens of ").partition(": ")
+            value = told[column][kind] if column in told else told["label"]["percent"][column.removeprefix("label ")]
+            if not range_["low"] <= value <= range_["high"]:
+                outside[split].add(name)
+    assert outside == {"train": set(), "validation": {"tokens of sentence_0: mean"}}
+
+
+@pytest.mark.real_data
+def test_the_dataset_table_comes_out_again():
+    if not REAL_DATA.is_dir():
+        pytest.skip("needs the real corpora in ../shared/data")
+    recorded = {part["split"]: part for part in records.load("dataset_table")["splits"]}
+    found = dataset_table.of_split("validation", get_source(REAL_DATA), load_base("cpu").tokenizer)
+    assert found["data_fingerprint"] == recorded["validation"]["data_fingerprint"]
+    assert found == recorded["validation"]
