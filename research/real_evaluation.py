@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 SHOWN_PAIRS = 600  # in the picture of NLI pairs
 MOVED = 8  # pairs whose rank changed most
@@ -149,14 +150,26 @@ def against_base(cosines: dict, source) -> dict:
 
 def moved(cosines: dict, name: str, source) -> list[dict]:
     """The STS-B test pairs that the training moved most: their row, gold score and ranks, not their text."""
-    from stlib.measures import rank_changes
-
     task = "stsbenchmark-sts"
     gold = gold_scores(source, [task])[task]
     table = rank_changes(gold, cosines["base"][task], cosines[name][task])
     share = round(100 * float(table["towards_gold"].mean()), 1)
     rows = table.head(MOVED).assign(gold=gold[table["row"].head(MOVED)]).drop(columns="gold_rank")
     return {"task": task, "n": len(gold), "towards_gold_percent": share, "rows": rows.astype(object).to_dict("records")}
+
+
+def rank_changes(gold: np.ndarray, before: np.ndarray, after: np.ndarray) -> pd.DataFrame:
+    """Return how training moved each pair in the order from the least to the most similar; the largest moves first.
+
+    The columns are ``row`` (of the pair), ``gold_rank``, ``before`` and ``after`` (ranks from 1, ties share theirs),
+    ``change`` (after minus before) and ``towards_gold`` (whether the pair came nearer to the rank of its gold score).
+    """
+    ranks = pd.DataFrame({"gold_rank": gold, "before": before, "after": after}).rank()
+    distances = ranks.sub(ranks["gold_rank"], axis=0).abs()
+    ranks["change"] = ranks["after"] - ranks["before"]
+    ranks["towards_gold"] = distances["after"] < distances["before"]
+    ranks.insert(0, "row", ranks.index)
+    return ranks.sort_values("change", key=np.abs, ascending=False, kind="stable")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import os
 import sys
 from pathlib import Path
 
@@ -49,9 +50,10 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def chosen_profile(options: argparse.Namespace):
-    """Return the profile: ``--data`` without ``--profile`` means ``small``."""
+    """Return the profile: ``--data`` without ``--profile`` or ``STLIB_PROFILE`` means ``small``."""
     own_data = options.data not in (None, "mini")
-    return stlib.get_profile(getattr(options, "profile", None) or ("small" if own_data else None))
+    asked = getattr(options, "profile", None) or os.environ.get("STLIB_PROFILE")
+    return stlib.get_profile(asked or ("small" if own_data else None))
 
 
 def run_train(options: argparse.Namespace) -> None:
@@ -65,20 +67,18 @@ def run_train(options: argparse.Namespace) -> None:
 
 
 def run_evaluate(options: argparse.Namespace) -> None:
-    from stlib.data import train_split
-    from stlib.evaluate import PROTOCOLS, suite
-    from stlib.runs import versions
+    from stlib import data, evaluate, runs
 
-    profile = chosen_profile(options)
-    source, protocols = stlib.get_source(options.data, profile), (options.protocol,) if options.protocol else PROTOCOLS
-    tasks, split = chosen_tasks(options.tasks, profile, source), options.nli_split or train_split(profile)
+    profile, protocols = chosen_profile(options), (options.protocol,) if options.protocol else evaluate.PROTOCOLS
+    source = stlib.get_source(options.data, profile)
+    tasks, split = chosen_tasks(options.tasks, profile, source), options.nli_split or data.train_split(profile)
     model, results = load_model(options.model), []
-    for row in suite(model, tasks, source, protocols, options.subsets, options.precision, split):
+    for row in evaluate.suite(model, tasks, source, protocols, options.subsets, options.precision, split):
         found = "" if results and results[-1]["task"] == row["task"] else f" ({row['data']})"
         results.append(row)
         print(describe_row(row) + found, flush=True)
     asked = {"model": options.model, "source": str(source), "precision": options.precision}
-    save(options.json, {**asked, "units": UNITS, "versions": versions(), "results": results})
+    save(options.json, {**asked, "units": UNITS, "versions": runs.versions(), "results": results})
 
 
 def save(path: Path | None, content: dict) -> None:
@@ -114,13 +114,12 @@ def chosen_tasks(text: str | None, profile, source) -> list[str]:
 
 def load_model(name: str):
     """Return the model called ``name``: an ``NLIClassifier`` if it has a head, else its encoder."""
-    from stlib.model import has_head
-    from stlib.runs import find_model_folder
+    from stlib import model, runs
 
     if name == "base":
         return stlib.load_base()
-    folder = find_model_folder(name)
-    return stlib.load_classifier(folder) if has_head(folder) else stlib.load_encoder(folder)
+    folder = runs.find_model_folder(name)
+    return stlib.load_classifier(folder) if model.has_head(folder) else stlib.load_encoder(folder)
 
 
 def run_predict(options: argparse.Namespace) -> None:
@@ -141,8 +140,7 @@ def run_predict(options: argparse.Namespace) -> None:
 
 
 def run_card(options: argparse.Namespace) -> None:
-    from stlib import auditing
-    from stlib.cards import compare, comparison_text, write_card
+    from stlib import auditing, cards
 
     if options.run == "audit" and options.file:
         found = stlib.audit(auditing.load_text(options.file))
@@ -152,10 +150,10 @@ def run_card(options: argparse.Namespace) -> None:
         raise UsageError("to audit a card, write: card audit FILE [--json OUT]; else name one run folder")
     run = stlib.Run.load(options.run)
     if options.compare:
-        return print(comparison_text(compare((run.folder / "README.md").read_text(encoding="utf-8"))))
+        return print(cards.comparison_text(cards.compare((run.folder / "README.md").read_text(encoding="utf-8"))))
     source = stlib.get_source(options.data, stlib.get_profile(run.info["profile"]))
     print(
-        f"model card written: {write_card(run, source, model_id=options.model_id)}, and the same in {run.model_folder}"
+        f"model card written: {cards.write_card(run, source, model_id=options.model_id)}, and the same in {run.model_folder}"
     )
 
 
@@ -166,22 +164,19 @@ def run_data(options: argparse.Namespace) -> None:
 
 
 def run_bench(options: argparse.Namespace) -> None:
-    from stlib.data import fingerprint, train_split
+    from stlib import data, recipes, runs, settings
     from stlib.fast import bench
-    from stlib.recipes import training_rows
-    from stlib.runs import versions
-    from stlib.settings import describe_device
 
     steps, rounds = options.steps, options.rounds
     if steps <= bench.SKIPPED or rounds < 1:
         raise UsageError(f"--steps is {steps} and --rounds {rounds}: give more than {bench.SKIPPED} and at least 1")
     profile = chosen_profile(options)
-    source, split = stlib.get_source(options.data, profile), options.nli_split or train_split(profile)
+    source, split = stlib.get_source(options.data, profile), options.nli_split or data.train_split(profile)
     recipe = stlib.get_recipe(options.recipe) if options.recipe else bench.LIBRARY_DEFAULTS
     if recipe.data != "nli":
         raise UsageError(f"the recipe {recipe.name} trains on {recipe.data}: time one that trains on NLI pairs")
     variants, pairs = bench.BOTH_ENGINES if options.recipe else bench.VARIANTS, stlib.nli(split, source)
-    table = bench.compare(training_rows(recipe, pairs), steps, rounds, variants, print, recipe)
+    table = bench.compare(recipes.training_rows(recipe, pairs), steps, rounds, variants, print, recipe)
     print("\n" + table.to_string(index=False))
     asked = {name: value for name, value in vars(options).items() if value and name not in ("command", "json")}
     given = [f"--{name.replace('_', '-')} {value}" for name, value in asked.items()]
@@ -190,9 +185,9 @@ def run_bench(options: argparse.Namespace) -> None:
         f"the first {bench.SKIPPED} of a turn not timed",
         "command": " ".join(["python -m stlib bench", *given]),
         "data": f"{len(pairs):,} pairs: {split} from {source}",
-        "data_fingerprint": fingerprint(pairs),
-        "hardware": describe_device(),
-        "versions": versions(),
+        "data_fingerprint": data.fingerprint(pairs),
+        "hardware": settings.describe_device(),
+        "versions": runs.versions(),
     }
     save(options.json, {**about, "rows": table.to_dict("records")})
 

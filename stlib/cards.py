@@ -19,7 +19,7 @@ from stlib.data import nli, sts
 from stlib.errors import UsageError
 from stlib.evaluate import nli_scores
 from stlib.model import PLAIN_ENCODER, PLAIN_HEAD, has_head, load_classifier, load_encoder
-from stlib.recipes import Recipe
+from stlib.recipes import COMPARE_A_BATCH, LOSSES, ON_TRIPLETS, Recipe
 from stlib.runs import Run, RunConfig, read_json, write_text
 from stlib.settings import get_profile
 from stlib.sources import HUB_IDS, Source, available_tasks, get_source
@@ -29,11 +29,6 @@ FIELDS = (
     "train_datasets", "all_hyperparameters", "non_default_hyperparameters", "training_logs", "widget", "usage_examples",
     "citations", "tags", "base_model", "base_model_revision", "language", "license", "datasets", "version", "ir_model",
 )  # fmt: skip
-LOSSES = {
-    "softmax": "SoftmaxLoss", "cosine": "CosineSimilarityLoss", "cosent": "CoSENTLoss, scale {:g}", "angle": "AnglELoss, scale {:g}",
-    "mnrl": "MultipleNegativesRankingLoss, contradictions as hard negatives, scale {:g}",
-    "gist": "GISTEmbedLoss, contradictions as hard negatives, scale {:g}, guided by the model it starts from",
-}  # fmt: skip
 PLAIN_USAGE = "### Direct Usage (Transformers)"  # the heading of a section that the library leaves empty
 
 
@@ -279,7 +274,12 @@ def write_card(run: Run, source: Source | None = None, evaluate: bool = True, mo
 def effective_settings(info: dict) -> list[tuple[str, str]]:
     """Return by name what ran, also what the trainer's arguments, and so the library's list of them, do not show."""
     recipe = Recipe(**info["recipe"])
-    loss = LOSSES[recipe.loss].format(recipe.scale) + ", the head also sees u * v" * recipe.multiply
+    loss = LOSSES[recipe.loss].__name__ + ", contradictions as hard negatives" * (recipe.loss in ON_TRIPLETS)
+    loss += f", scale {recipe.scale:g}" if recipe.loss in COMPARE_A_BATCH else ""
+    loss += (
+        ", guided by the model it starts from" * (recipe.loss == "gist")
+        + ", the head also sees u * v" * recipe.multiply
+    )
     loss += ", embeddings not normalized" * (not recipe.normalize)
     loss += f", on {', '.join(map(str, recipe.matryoshka))} dimensions (MatryoshkaLoss)" if recipe.matryoshka else ""
     head = "frozen at its random initialization: it was never given to the optimizer"
@@ -290,19 +290,22 @@ def effective_settings(info: dict) -> list[tuple[str, str]]:
         head = f"trained, learning rate {rate:g}; it moved by {info['head_moved']:.4g}"
     if recipe.loss == "softmax" and recipe.head_gain != 1:
         head += f"; its initial weights were multiplied by {recipe.head_gain:g}"
-    start = info.get("start", "base")
     warmup = f"up over {recipe.warmup_steps:,} steps" if recipe.warmup_steps else "no warm-up"
-    rows = "triplets" if recipe.loss == "mnrl" else "pairs"
+    rows = "triplets" if recipe.loss in ON_TRIPLETS else "pairs"
+    batches = (
+        "premises in random order, rows with one premise side by side" if recipe.together else "rows in random order"
+    )
+    batches += ", no text twice in a batch" * recipe.no_duplicates
     split = info["nli_split"] if recipe.data == "nli" else f"{recipe.data} {info['nli_split']}"
     return [
         ("recipe", f"`{recipe.name}`: {recipe.about}"),
         ("loss", loss),
-        ("started from", "the base model" if start == "base" else f"the run `{Path(start).name}`"),
+        ("started from", "the base model" if info["start"] == "base" else f"the run `{Path(info['start']).name}`"),
         ("optimizer", f"AdamW, betas 0.9 and 0.999, epsilon 1e-8, learning rate {recipe.learning_rate:g}"),
         ("weight decay", f"{recipe.weight_decay:g} on weights, 0 on biases and LayerNorm"),
-        ("schedule", f"linear: {warmup}, then down to zero at step {recipe.schedule_steps or info['total_steps']:,}"),
+        ("schedule", f"linear: {warmup}, then down to zero at step {recipe.schedule_steps:,}"),
         ("steps", f"{info['steps']:,} of {info['total_steps'] * recipe.soup:,}, {info['batch_size']} {rows} each"),
-        ("batches", "premises in random order, rows with one premise side by side" if recipe.together else "rows in random order"),
+        ("batches", batches),
         ("classifier head", head),
         ("gradient clipping", f"norm {recipe.max_grad_norm:g}, the encoder's parameters"),
         ("dropout", f"{recipe.dropout:g}"),

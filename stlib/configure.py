@@ -83,6 +83,8 @@ def check_choices(recipe: Recipe, chosen: Choices) -> None:
         problem = f"{several} processes cannot share batches of {recipe.batch_size} pairs: start 2, 4, 8, …"
     if chosen.engine == "packed" and recipe.loss == "gist":
         problem = f"the recipe {recipe.name} needs a second model on every batch, which the engine packed has not: leave --engine out"
+    if recipe.soup > 1 and recipe.loss == "softmax":
+        problem = f"the recipe {recipe.name} averages {recipe.soup} encoders, whose heads differ: choose another loss, or soup=1"
     if several > 1 and recipe.loss in COMPARE_A_BATCH:
         alone = f"each of {several} processes would see its share only: train it with one process"
         problem = f"the recipe {recipe.name} ranks all pairs of a batch against each other, and {alone}"

@@ -8,11 +8,10 @@ from torch.nn import functional as F
 from stlib import records
 from stlib.recipes import CARD, CARD_AS_PRINTED, FIT_DEFAULTS
 
-TRAINED = CARD.but("card_head_trained", "the card's recipe, but the head is given to the optimizer", train_head=True)
 HYPOTHESES = {
     "card": CARD,
     "as printed": CARD_AS_PRINTED,
-    "head trained": TRAINED,
+    "head trained": CARD.but("card_head_trained", "the card's recipe, but the head is given to the optimizer", train_head=True),
     "warm-up 100": CARD.but("card_warmup_100", "the card's recipe, warm-up over 100 steps", warmup_steps=100),
     "warm-up 10,000": FIT_DEFAULTS,
     "1e-5 over 500": CARD.but("card_1e5_500", "the card's slope, half its peak", learning_rate=1e-5, warmup_steps=500),

@@ -1,4 +1,4 @@
-"""Measures of arrays: intervals and paired differences, calibration, the geometry of embeddings, changes of rank."""
+"""Measures of arrays: intervals and paired differences, calibration, the geometry of embeddings."""
 
 import warnings
 from collections.abc import Mapping
@@ -112,17 +112,3 @@ def mean_cosine(embeddings: np.ndarray) -> float:
     """Return the mean cosine of two different unit vectors: 0 if no direction is preferred (arXiv 1909.00512), 1 if all are one."""
     n, total = len(embeddings), embeddings.sum(axis=0, dtype=np.float64)
     return float((total @ total - n) / (n * (n - 1)))
-
-
-def rank_changes(gold: np.ndarray, before: np.ndarray, after: np.ndarray) -> pd.DataFrame:
-    """Return how training moved each pair in the order from the least to the most similar; the largest moves first.
-
-    The columns are ``row`` (of the pair), ``gold_rank``, ``before`` and ``after`` (ranks from 1, ties share theirs),
-    ``change`` (after minus before) and ``towards_gold`` (whether the pair came nearer to the rank of its gold score).
-    """
-    ranks = pd.DataFrame({"gold_rank": gold, "before": before, "after": after}).rank()
-    distances = ranks.sub(ranks["gold_rank"], axis=0).abs()
-    ranks["change"] = ranks["after"] - ranks["before"]
-    ranks["towards_gold"] = distances["after"] < distances["before"]
-    ranks.insert(0, "row", ranks.index)
-    return ranks.sort_values("change", key=np.abs, ascending=False, kind="stable")

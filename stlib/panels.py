@@ -1,17 +1,15 @@
 """Pieces to play with: a picture that follows its controls; where no widgets are alive, the picture at the start."""
 
 import html
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
+import pandas as pd
 from IPython.core.pylabtools import print_figure
 from IPython.display import display
-from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.util import pairwise_cos_sim
 
 from stlib.forensics import cauchy_schwarz_bound, lowest_loss, new_head
 from stlib.model import NLIClassifier
@@ -83,37 +81,25 @@ def sentence_pair(model: SentenceTransformer | NLIClassifier, first: str, second
     return Panel(draw, {"first": one, "second": two})
 
 
-def layers_and_pooling(model: SentenceTransformer, first: Sequence[str], second: Sequence[str], gold) -> Panel:
-    """Return a panel to stop after fewer layers or pool in another way, and see Spearman with ``gold``, shape (n,)."""
-    scores = {}
-    for name, layers in pooled_layers(model, [*first, *second]).items():
-        # In double precision, because in the middle layers the [CLS] vectors are the same to five digits.
-        cosines = [pairwise_cos_sim(*both.double().chunk(2)) for both in layers]
-        scores[name] = [100 * spearmanr(one, gold).statistic if one.std() > 1e-9 else np.nan for one in cosines]
-    last = len(layers) - 1
+def layers_and_pooling(scores: pd.DataFrame, pairs: int) -> Panel:
+    """Return a panel to stop after fewer layers or pool in another way, and see Spearman x 100 on so many ``pairs``.
+
+    ``scores`` has a row per number of layers, from 0, and a column per pooling; NaN where all sentences have one vector.
+    """
+    last = len(scores) - 1
 
     def draw(layer: int, pooling: str) -> tuple:
         ax = new_axes()
-        ax.plot(np.transpose(list(scores.values())), markersize=4, label=[f"{name} pooling" for name in scores])
-        score = scores[pooling][layer]
+        ax.plot(scores, markersize=4, label=[f"{name} pooling" for name in scores])
+        score = scores.loc[layer, pooling]
         ax.plot(layer, score, "o", ms=14, mfc="none", mew=2, color=BLACK, label="your choice")
         same = np.isnan(score)
-        found = "all sentences have the same vector" if same else f"Spearman {score:.0f} on {len(gold)} pairs"
+        found = "all sentences have the same vector" if same else f"Spearman {score:.0f} on {pairs} pairs"
         return finish(ax, "layers that are run", "Spearman x 100"), f"{layer} layers, {pooling} pooling: {found}"
 
     slider = ("IntSlider", {"value": last, "min": 0, "max": last, "description": "layers"})
     choice = ("ToggleButtons", {"value": "mean", "options": list(scores), "description": "pooling"})
     return Panel(draw, {"layer": slider, "pooling": choice})
-
-
-def pooled_layers(model: SentenceTransformer, sentences: Sequence[str]) -> dict[str, torch.Tensor]:
-    """Return embeddings by pooling, each of shape (layers + 1, n, d): layer 0 is what enters the first layer."""
-    features = model.tokenizer(list(sentences), padding=True, truncation=True, return_tensors="pt").to(model.device)
-    with torch.no_grad():
-        states = torch.stack(model[0].auto_model(**features, output_hidden_states=True).hidden_states).cpu()
-    mask = features["attention_mask"][None, :, :, None].bool().cpu()
-    largest = states.masked_fill(~mask, -torch.inf).amax(2)
-    return {"mean": (states * mask).sum(2) / mask.sum(2), "[CLS]": states[:, :, 0], "max": largest}
 
 
 def head_scale(plateau: float, seed: int = 42) -> Panel:

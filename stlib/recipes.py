@@ -39,7 +39,8 @@ class Recipe:
     """How to train the encoder, and with SoftmaxLoss its NLI head.
 
     There are two kinds. A recipe with ``schedule_steps`` stands for one long run: whatever the profile, it trains the
-    start of that run. Without, warm-up and decay are fitted to the run: up over its first tenth, zero at its end.
+    start of that run. Without, warm-up and decay are fitted to the run: up over its first tenth, unless
+    ``warmup_steps`` says otherwise, and zero at its end.
     """
 
     name: str  # what the command line calls it
@@ -78,7 +79,8 @@ class Recipe:
         if self.schedule_steps is not None:
             return self
         rate = self.learning_rate if self.epochs else round(self.learning_rate * profile.rate_scale, 10)
-        return replace(self, warmup_steps=total_steps // 10, schedule_steps=total_steps, learning_rate=rate)
+        warmup = total_steps // 10 if self.warmup_steps is None else self.warmup_steps
+        return replace(self, warmup_steps=warmup, schedule_steps=total_steps, learning_rate=rate)
 
 
 CARD = Recipe(
@@ -218,7 +220,9 @@ def triplets(pairs: Dataset) -> Dataset:
             "train on more pairs, or with another recipe"
         )
     sides = {"anchor": "sentence_0_x", "positive": "sentence_1_x", "negative": "sentence_1_y"}
-    return Dataset.from_dict({name: rows[side].tolist() for name, side in sides.items()})
+    found = Dataset.from_dict({name: rows[side].tolist() for name, side in sides.items()})
+    found.info.description = pairs.info.description
+    return found
 
 
 def prepare_encoder(recipe: Recipe, model: SentenceTransformer) -> SentenceTransformer:

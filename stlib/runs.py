@@ -12,6 +12,7 @@ import contextlib
 import importlib.metadata
 import itertools
 import json
+import os
 import platform
 import re
 import sys
@@ -151,7 +152,8 @@ def write_text(path: Path, text: str) -> None:
 @contextlib.contextmanager
 def replacing(path: Path, newline: str | None = None) -> Iterator:
     """Give a text file to write beside ``path``, which takes its place once all is written, and goes if something fails."""
-    temporary = path.with_name(f".{path.name}.tmp")  # hidden: others may list the folder at this moment
+    # Hidden, as others may list the folder at this moment, and the only one of its name, as others may write the same file.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("w", encoding="utf-8", newline=newline) as file:
             yield file
@@ -270,12 +272,12 @@ def versions() -> dict[str, str]:
 
 
 def peak_memory_mb(device: str) -> int:
-    """Return the most memory this process (on CUDA: its tensors on the card) has held so far, in MB."""
+    """Return the most memory this process (on CUDA: its tensors on the card) has held so far, in MB of 2^20 bytes."""
     memory = psutil.Process().memory_info()
     most = getattr(memory, "peak_wset", memory.rss)  # macOS has no peak here: what is held now
     if device == "cuda":
         most = torch.cuda.max_memory_allocated()
     elif sys.platform == "linux":  # not ru_maxrss, which a process takes over from the one that started it
-        status = Path("/proc/self/status").read_text(encoding="utf-8")
-        most = int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 2**10
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))
+        most = int(found[1]) * 2**10 if found else most
     return round(most / 2**20)

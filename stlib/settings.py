@@ -1,4 +1,4 @@
-"""What is set from outside: profiles, device, precision, progress bars, the environment's variables, and the one error type.
+"""What is set from outside: profiles, device, precision, progress bars, and the environment's variables.
 
 | variable | meaning |
 | --- | --- |
@@ -94,7 +94,7 @@ def runs_folder() -> Path:
 def output_file(path: str | Path) -> Path:
     """Return the file to write, links followed. Raises UsageError if it is no file, or lies where none can be written."""
     target = Path(os.path.realpath(path))
-    above = next(folder for folder in target.parents if folder.exists())
+    above = next((folder for folder in target.parents if folder.exists()), target.parent)
     if str(path) == "-" or (Path(path).exists() and not Path(path).is_file()):
         raise UsageError(f"{path} is no file: choose a file to write")
     if not above.is_dir():
@@ -143,12 +143,13 @@ def describe_device() -> str:
 
 def processes() -> int:
     """Return how many processes train together: as many as torchrun or accelerate started."""
-    return whole_number("WORLD_SIZE") or 1
+    started = "LOCAL_RANK" in os.environ  # a cluster may set WORLD_SIZE for other purposes
+    return whole_number("WORLD_SIZE") or 1 if started else 1
 
 
 def is_first_process() -> bool:
     """Return whether this process writes the run folder: the only one, or the first that torchrun or accelerate started."""
-    return os.environ.get("RANK", "0") == "0"
+    return processes() == 1 or os.environ.get("RANK", "0") == "0"
 
 
 def progress_bar(iterable: Iterable | None = None, **options):

@@ -30,19 +30,17 @@ def setup(profile: str | None = None):
     """
     import matplotlib.pyplot as plt
 
-    from stlib.plots import LOOK
-    from stlib.settings import best_device, get_profile
-    from stlib.sources import get_source
+    from stlib import plots, settings, sources
 
-    chosen = get_profile(profile)
+    chosen = settings.get_profile(profile)
     for name in ("httpx", "filelock", "sentence_transformers"):  # notes that a learner can do nothing about
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=".*pin_memory.*")
     warnings.filterwarnings("ignore", message="IProgress not found")
-    plt.rcParams.update(LOOK)
-    device = best_device()
+    plt.rcParams.update(plots.LOOK)
+    device = settings.best_device()
     machine = "no GPU here" if device == "cpu" else f"GPU here ({device})"
-    print(f"profile {chosen.name}: data from {get_source(None, chosen)}; {machine}")
+    print(f"profile {chosen.name}: data from {sources.get_source(None, chosen)}; {machine}")
     return chosen
 
 
@@ -74,9 +72,11 @@ def prepare() -> None:
 
 
 def installed() -> dict[str, str]:
-    """Return the version of every installed distribution."""
+    """Return the version of every installed distribution: of several copies, the one that an import finds."""
     importlib.invalidate_caches()
-    return {found.name.lower().replace("_", "-"): found.version for found in distributions() if found.name}
+    return {
+        found.name.lower().replace("_", "-"): found.version for found in reversed(list(distributions())) if found.name
+    }
 
 
 def is_met(requirement: str, versions: dict[str, str]) -> bool:

@@ -14,6 +14,7 @@ from sentence_transformers import SentenceTransformer
 from torch import nn
 from transformers import PrinterCallback, set_seed
 
+from stlib import runs
 from stlib.cards import describe_model, remember, with_what_ran
 from stlib.configure import configure
 from stlib.fast import bench
@@ -22,23 +23,7 @@ from stlib.fast.tokens import tokenise, tokenizer_key
 from stlib.fast.trainer import PackedTrainer
 from stlib.model import NLIClassifier, load_base, load_encoder, save_encoder
 from stlib.recipes import ON_TRIPLETS, Recipe, head_of, make_loss, make_optimizer, prepare_encoder
-from stlib.runs import (
-    Run,
-    RunConfig,
-    check_folder,
-    find_model_folder,
-    finished_run,
-    last_checkpoint,
-    one_writer,
-    peak_memory_mb,
-    read_json,
-    set_aside,
-    step_of,
-    versions,
-    write_json,
-    write_text,
-    writing,
-)
+from stlib.runs import Run, RunConfig
 from stlib.settings import PRECISIONS, describe_device, is_first_process, runs_folder
 from stlib.trainer import KEPT, NLITrainer, ProgressBar, StopAfter, difference_between_processes, training_arguments
 
@@ -64,23 +49,23 @@ def train(
     """
     config, rows = configure(recipe, profile, **choices)
     out = Path(out) if out else config.folder()
-    check_folder(out, config, resume)
-    with one_writer(out):
+    runs.check_folder(out, config, resume)
+    with runs.one_writer(out):
         return carry_out(config, rows, out, resume)
 
 
 def carry_out(config: RunConfig, rows: Dataset, out: Path, resume: bool) -> Run:
     """Train what was configured, and write the run folder: the first of several processes does."""
-    check_folder(out, config, resume)  # again: another run may have come first
+    runs.check_folder(out, config, resume)  # again: another run may have come first
     soup = config.recipe.soup > 1
-    checkpoint = last_checkpoint(out, config) if resume and not soup else None
+    checkpoint = runs.last_checkpoint(out, config) if resume and not soup else None
     loss = prepare_loss(config)  # the first thing that may fail: nothing is written before
     if is_first_process():
         if not soup:
             print(describe(config, loss.model, rows), flush=True)
-        with writing(out):
+        with runs.writing(out):
             out.mkdir(parents=True, exist_ok=True)
-            write_json(out / "unfinished.json", config.to_dict())
+            runs.write_json(out / "unfinished.json", config.to_dict())
     found = carry_out_soup(config, rows, out) if soup else carry_out_steps(config, rows, out, loss, checkpoint)
     if is_first_process():
         finish(out, *found)
@@ -92,9 +77,11 @@ def carry_out_steps(config: RunConfig, rows: Dataset, out: Path, loss: nn.Module
     """Take the steps of one run, from a checkpoint if there is one. Return what ``finish`` writes into ``out``."""
     head, started = head_of(loss), time.perf_counter()
     first_head = None if head is None else head.weight.detach().clone()
-    with writing(out):
+    with runs.writing(out):
         trainer = make_trainer(config, loss, rows, out)
-        if checkpoint is not None and step_of(checkpoint) >= config.last_step:  # interrupted while its end was written
+        if (
+            checkpoint is not None and runs.step_of(checkpoint) >= config.last_step
+        ):  # interrupted while its end was written
             trainer.load_whole(checkpoint)
         else:
             trainer.train(resume_from_checkpoint=checkpoint)
@@ -103,12 +90,12 @@ def carry_out_steps(config: RunConfig, rows: Dataset, out: Path, loss: nn.Module
         "steps": trainer.state.global_step,
         "batch_size": config.recipe.batch_size,
         "seconds": round(time.perf_counter() - started, 1),
-        "resumed_at_step": step_of(checkpoint) if checkpoint else 0,  # the seconds are those since then
+        "resumed_at_step": runs.step_of(checkpoint) if checkpoint else 0,  # the seconds are those since then
         "head_moved": None if head is None else round(float((head.weight.detach() - first_head).norm()), 6),
         "difference_between_processes": difference_between_processes(trainer.model, trainer.loss),
         "hardware": describe_device(),
-        "peak_memory_mb": peak_memory_mb(config.device),
-        "versions": versions(),
+        "peak_memory_mb": runs.peak_memory_mb(config.device),
+        "versions": runs.versions(),
     }
     log = pd.DataFrame([entry for entry in trainer.state.log_history if "loss" in entry])
     return trainer.model, head, log, info
@@ -120,7 +107,7 @@ def prepare_loss(config: RunConfig) -> nn.Module:
     Raises UsageError if the start holds no model, or one that the engine does not know.
     """
     set_seed(config.seed)
-    start = None if config.start == "base" else find_model_folder(config.start)
+    start = None if config.start == "base" else runs.find_model_folder(config.start)
     model = load_encoder(start, config.device) if start else load_base(config.device)
     model = prepare_encoder(config.recipe, model)
     if config.engine == "packed":
@@ -157,8 +144,8 @@ def finish(out: Path, encoder: SentenceTransformer, head: nn.Linear | None, log:
     data.training_logs = [{"Epoch": row.epoch, "Step": row.step, "Training Loss": row.loss} for row in log.itertuples()]
     lines = [f"{row.step},{row.epoch:.8f},{row.loss:.6f},{row.learning_rate:.8g}\n" for row in log.itertuples()]
     info["final_loss"] = round(log["loss"].iloc[-1], 4)
-    with writing(out):
-        for old in sorted((out / "checkpoints").glob("checkpoint-*"), key=step_of)[:-KEPT]:
+    with runs.writing(out):
+        for old in sorted((out / "checkpoints").glob("checkpoint-*"), key=runs.step_of)[:-KEPT]:
             shutil.rmtree(old)  # left over if the run was killed while the library removed it
         temporary = out / "model.tmp"
         shutil.rmtree(temporary, ignore_errors=True)
@@ -168,9 +155,9 @@ def finish(out: Path, encoder: SentenceTransformer, head: nn.Linear | None, log:
         remember(encoder, out)
         card = with_what_ran((out / "model" / "README.md").read_text(encoding="utf-8"), info)
         for folder in (out, out / "model"):
-            write_text(folder / "README.md", card)
-        write_text(out / "log.csv", "step,epoch,loss,learning_rate\n" + "".join(lines))
-        write_json(out / "run.json", info)
+            runs.write_text(folder / "README.md", card)
+        runs.write_text(out / "log.csv", "step,epoch,loss,learning_rate\n" + "".join(lines))
+        runs.write_json(out / "run.json", info)
         (out / "unfinished.json").unlink()
 
 
@@ -183,7 +170,7 @@ def carry_out_soup(config: RunConfig, rows: Dataset, out: Path) -> tuple:
     parts = []
     for seed in range(config.seed, config.seed + config.recipe.soup):
         part, folder = replace(config, recipe=replace(config.recipe, soup=1), seed=seed), out / "parts" / f"seed{seed}"
-        found = finished_run(folder, part)
+        found = runs.finished_run(folder, part)
         parts.append(found or carry_out(part, rows, folder, resume=(folder / "unfinished.json").exists()))
     info = {
         **parts[0].info,
@@ -214,13 +201,15 @@ def find_or_train(recipe: str = "trained_head", profile: str | None = None) -> R
     """
     config, rows = configure(recipe, profile)
     folder = config.folder()
-    if finished_run(folder, config) is None:
-        with one_writer(folder, wait=True):
-            if finished_run(folder, config) is None:  # again: another process may have trained it meanwhile
+    if runs.finished_run(folder, config) is None:
+        with runs.one_writer(folder, wait=True):
+            if runs.finished_run(folder, config) is None:  # again: another process may have trained it meanwhile
                 unfinished = folder / "unfinished.json"
-                resume = unfinished.exists() and config.differs_from(read_json(unfinished)) is None
+                resume = unfinished.exists() and config.differs_from(runs.read_json(unfinished)) is None
                 if folder.exists() and not resume:
-                    print(f"{folder.name} was trained otherwise and does not fit: it is now {set_aside(folder).name}")
+                    print(
+                        f"{folder.name} was trained otherwise and does not fit: it is now {runs.set_aside(folder).name}"
+                    )
                 return carry_out(config, rows, folder, resume)
     run = Run.load(folder)
     print(f"loaded the run {folder.name}: {run.info['steps']:,} steps on {run.info['rows']:,} pairs")

@@ -229,6 +229,16 @@ def test_the_effective_settings_are_the_runs(card, run):
     settings = dict(effective_settings({**ranking, "head_moved": None}))
     assert settings["classifier head"] == "none: this loss compares embeddings"
     assert settings["loss"].endswith("scale 20, embeddings not normalized, on 384, 32 dimensions (MatryoshkaLoss)")
+    ranking["recipe"] |= {"loss": "gist", "matryoshka": [], "normalize": True, "together": False, "no_duplicates": True}
+    settings = dict(effective_settings(ranking))
+    assert (
+        settings["loss"]
+        == "GISTEmbedLoss, contradictions as hard negatives, scale 20, guided by the model it starts from"
+    )
+    assert settings["batches"] == "rows in random order, no text twice in a batch"
+    assert settings["steps"].endswith("triplets each")
+    ranking["recipe"] |= {"loss": "cosine"}
+    assert dict(effective_settings(ranking))["loss"] == "CosineSimilarityLoss"
 
 
 def test_a_card_is_there_after_training_already(tiny_run, tiny_model):

@@ -124,11 +124,14 @@ def test_a_fresh_head_is_trained_on_the_profiles_split(monkeypatch, tiny_model, 
     assert asked == [split]
 
 
-def test_data_without_profile_means_small():
+def test_data_without_profile_means_small(monkeypatch):
+    monkeypatch.delenv("STLIB_PROFILE")
     parse = make_parser().parse_args
     assert chosen_profile(parse(["train", "--data", "folder"])).name == "small"
     assert chosen_profile(parse(["train", "--data", "folder", "--profile", "full"])).name == "full"
     assert chosen_profile(parse(["train"])).name == "mini"
+    monkeypatch.setenv("STLIB_PROFILE", "full")
+    assert chosen_profile(parse(["train", "--data", "folder"])).name == "full"
 
 
 def test_it_runs_as_a_module():

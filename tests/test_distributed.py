@@ -84,6 +84,7 @@ def test_the_command_line_and_the_stock_engine(tmp_path, launcher, processes):
 
 def test_batches_that_cannot_be_shared_are_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("LOCAL_RANK", "0")
     with pytest.raises(UsageError, match="cannot share batches of 32"):
         train("card", "mini", out=tmp_path / "run", nli_split="train[:96]")
     assert not (tmp_path / "run").exists()

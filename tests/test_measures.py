@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from real_evaluation import rank_changes  # research/real_evaluation.py
 from scipy.stats import spearmanr
 
 from stlib import measures
@@ -126,7 +127,7 @@ def test_uniformity_of_many_embeddings_is_that_of_a_sample_the_seed_decides():
 def test_rank_changes_of_four_pairs():
     """The first pair rises from rank 1 to its gold rank 4; the ties of the second and third share rank 2.5."""
     gold, before, after = np.array([5, 1, 2, 3]), np.array([0.1, 0.2, 0.3, 0.4]), np.array([0.9, 0.2, 0.2, 0.1])
-    table = measures.rank_changes(gold, before, after)
+    table = rank_changes(gold, before, after)
     assert list(table.columns) == ["row", "gold_rank", "before", "after", "change", "towards_gold"]
     assert table["row"].tolist() == [0, 3, 1, 2]
     assert table["gold_rank"].tolist() == [4, 3, 1, 2]

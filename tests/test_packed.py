@@ -260,6 +260,9 @@ def test_other_models_are_refused(model, part, changes, said):
         setattr(other[1] if part else other[0].auto_model.config, name, value)
     with pytest.raises(UsageError, match=said):
         PackedEncoder(other)
+    del other[1:]
+    with pytest.raises(UsageError, match="use --engine stock"):
+        PackedEncoder(other)
 
 
 def test_both_engines_train_the_same_run(tmp_path, monkeypatch, tiny_model):

@@ -109,6 +109,7 @@ def test_there_are_two_kinds_of_recipe(profile):
     ours = TRAINED_HEAD.fitted_to(400, profile)
     assert (ours.warmup_steps, ours.schedule_steps) == (40, 400)
     assert ours.learning_rate == pytest.approx(2e-5 * profile.rate_scale)
+    assert TRAINED_HEAD.but("longer", "a longer warm-up", warmup_steps=50).fitted_to(400, profile).warmup_steps == 50
     for recipe in CONTENDERS:  # they bring their length, and so their rate
         fitted = recipe.fitted_to(400, profile)
         assert (fitted.warmup_steps, fitted.schedule_steps, fitted.learning_rate) == (40, 400, recipe.learning_rate)
@@ -138,6 +139,7 @@ def test_triplets_pair_entailed_and_contradicted_hypotheses_of_one_premise():
     rows = triplets(PAIRS)
     assert rows.column_names == ["anchor", "positive", "negative"]
     assert [tuple(row.values()) for row in rows] == [("a", "a yes", "a no"), ("c", "c yes", "c no")]
+    assert triplets(data.nli("train[:90]", Source("mini"))).info.description.startswith("90 rows")
 
 
 def test_pairs_without_triplets_are_refused():

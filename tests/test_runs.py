@@ -5,7 +5,18 @@ import pytest
 
 from stlib.configure import configure
 from stlib.errors import UsageError
-from stlib.runs import MACHINE, UNDECIDED, Run, RunConfig, check_folder, finished_run, read_json, write_json
+from stlib.runs import (
+    MACHINE,
+    UNDECIDED,
+    Run,
+    RunConfig,
+    check_folder,
+    finished_run,
+    read_json,
+    replacing,
+    write_json,
+    write_text,
+)
 
 OTHER = {
     "profile": "small", "source": "folder x", "nli_split": "test", "data_fingerprint": "0", "rows": 1, "start": "x", "seed": 7,
@@ -73,8 +84,10 @@ def test_a_folder_with_other_files_is_refused(config, tmp_path):
 
 def test_every_process_looks_at_what_it_resumes(config, tmp_path, monkeypatch):
     write_json(tmp_path / "unfinished.json", {**config.to_dict(), "seed": 7})
+    monkeypatch.setenv("WORLD_SIZE", "2")
     for rank in ("0", "1"):
         monkeypatch.setenv("RANK", rank)
+        monkeypatch.setenv("LOCAL_RANK", rank)
         with pytest.raises(UsageError, match="started with another seed"):
             check_folder(tmp_path, config, resume=True)
     check_folder(tmp_path, config, resume=False)  # the first one writes already
@@ -96,6 +109,18 @@ def test_json_is_strict_and_whole(tmp_path):
     path.write_text('{"a": 1')
     with pytest.raises(UsageError, match="is no JSON"):
         read_json(path)
+
+
+def test_two_processes_may_write_one_file(tmp_path, monkeypatch):
+    path = tmp_path / "README.md"
+    with replacing(path) as first:
+        first.write("one, of the first")
+        with monkeypatch.context() as other:
+            other.setattr("os.getpid", lambda: -1)
+            write_text(path, "of the other")
+        assert path.read_text(encoding="utf-8") == "of the other"
+    assert path.read_text(encoding="utf-8") == "one, of the first"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_steps_of_the_published_run():

@@ -29,6 +29,7 @@ def test_the_full_profile_is_the_cards_run():
 @pytest.mark.parametrize("text", ["0", "-3", "many", "1.5"])
 @pytest.mark.parametrize("variable", ["STLIB_MAX_STEPS", "WORLD_SIZE"])
 def test_numbers_from_outside_are_whole_and_above_zero(monkeypatch, variable, text):
+    monkeypatch.setenv("LOCAL_RANK", "0")
     monkeypatch.setenv(variable, text)
     with pytest.raises(UsageError, match=f"{variable} is '{text}'"):
         configure("trained_head")  # what the course asks before it starts
@@ -46,6 +47,16 @@ def test_device_and_precision_can_be_set_from_outside(monkeypatch):
     monkeypatch.setenv("STLIB_DEVICE", "cpu")
     monkeypatch.setenv("STLIB_PRECISION", "fp32")
     assert (settings.best_device(), settings.best_precision("cuda")) == ("cpu", "fp32")
+
+
+def test_a_clusters_own_variables_start_no_processes(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("RANK", "3")
+    assert settings.processes() == 1
+    assert settings.is_first_process()
+    monkeypatch.setenv("LOCAL_RANK", "3")  # torchrun's and accelerate's
+    assert settings.processes() == 4
+    assert not settings.is_first_process()
 
 
 def test_runs_go_where_they_are_told(monkeypatch, tmp_path):

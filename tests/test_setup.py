@@ -116,6 +116,15 @@ def test_versions_are_compared_as_numbers(requirement, version, met):
     assert not setup.is_met(requirement, {})
 
 
+def test_of_two_copies_the_one_that_an_import_finds_counts(monkeypatch, tmp_path):
+    for place, version in (("first", "6.0"), ("second", "5.4")):
+        folder = tmp_path / place / f"twice-{version}.dist-info"
+        folder.mkdir(parents=True)
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: twice\nVersion: {version}\n", encoding="utf-8")
+    monkeypatch.setattr("sys.path", [str(tmp_path / "first"), str(tmp_path / "second"), *sys.path])
+    assert setup.installed()["twice"] == "6.0"
+
+
 def test_what_cannot_be_installed_is_one_sentence(monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     with pytest.raises(UsageError, match=r"pip could not install what the course needs: .*torch") as caught:

@@ -121,6 +121,7 @@ def test_a_start_that_the_packed_engine_does_not_know_is_refused_before_anything
 def test_several_processes_do_not_rank(monkeypatch, recipe):
     """Each would rank among its own share of the batch: another loss than with one process."""
     monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "0")
     with pytest.raises(UsageError, match="train it with one process"):
         configure(recipe)
 
@@ -283,6 +284,12 @@ def test_a_soup_is_the_mean_of_its_runs(tmp_path, tiny_model):
     assert (soup.info["averaged"], soup.info["steps"]) == ([42, 43], sum(run.info["steps"] for run in parts))
     assert soup.log()["loss"].tolist() == pytest.approx(np.mean([run.log()["loss"] for run in parts], axis=0), abs=2e-6)
     assert "MultipleNegativesRankingLoss" in (soup.folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_soup_of_classifiers_is_refused(tmp_path, tiny_model):
+    with pytest.raises(UsageError, match="averages 2 encoders, whose heads differ"):
+        train(recipe("softmax", soup=2), "mini", out=tmp_path / "soup", nli_split="train[:60]", start=tiny_model)
+    assert not (tmp_path / "soup").exists()
 
 
 def test_a_soup_that_cannot_start_writes_nothing(tmp_path, tiny):

@@ -198,7 +198,8 @@ class PackedEncoder:
         bert = getattr(model[0], "auto_model", None)
         if type(bert).__name__ != "BertModel" or bert.config.hidden_act != "gelu" or bert.config.is_decoder:
             raise UsageError("the packed engine knows BERT encoders with gelu only: use --engine stock for this model")
-        if not isinstance(model[1], Pooling) or model[1].pooling_mode != "mean":
+        pooling = model[1] if len(model) > 1 else None
+        if not isinstance(pooling, Pooling) or pooling.pooling_mode != "mean":
             raise UsageError("the packed engine knows mean pooling only: use --engine stock for this model")
 
     def __call__(self, ids: Tensor, lengths: Sequence[int]) -> Tensor:

@@ -1,5 +1,6 @@
 """Pairs of sentences as token ids: tokenised once, kept in an Arrow file, and read from there by memory mapping."""
 
+import contextlib
 import hashlib
 import os
 from pathlib import Path
@@ -39,18 +40,19 @@ def tokenise(dataset: Dataset, tokenizer, max_length: int, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     backend, writer = backend_of(tokenizer, max_length), None
     temporary = path.with_suffix(f".{os.getpid()}.tmp")  # two runs may start at once
-    with pa.OSFile(str(temporary), "wb") as file:
-        for chunk in dataset.with_format("arrow").iter(batch_size=CHUNK):
-            columns = {name: chunk.column(name).combine_chunks() for name in chunk.column_names}
-            texts = [name for name, column in columns.items() if str(column.type) in ("string", "large_string")]
-            table = pa.table(columns | {name: token_ids(columns[name], backend) for name in texts})
-            writer = writer or pa.ipc.new_stream(file, table.schema)
-            writer.write_table(table)
-        writer.close()
     try:
-        temporary.replace(path)
-    except PermissionError:  # Windows: another run was first, and reads its file already
-        temporary.unlink()
+        with pa.OSFile(str(temporary), "wb") as file:
+            for chunk in dataset.with_format("arrow").iter(batch_size=CHUNK):
+                columns = {name: chunk.column(name).combine_chunks() for name in chunk.column_names}
+                texts = [name for name, column in columns.items() if str(column.type) in ("string", "large_string")]
+                table = pa.table(columns | {name: token_ids(columns[name], backend) for name in texts})
+                writer = writer or pa.ipc.new_stream(file, table.schema)
+                writer.write_table(table)
+            writer.close()
+        with contextlib.suppress(PermissionError):  # Windows: another run was first, and reads its file already
+            temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
     return path
 
 
