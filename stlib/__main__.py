@@ -2,7 +2,6 @@
 
 import argparse
 import importlib
-import os
 import sys
 from pathlib import Path
 
@@ -50,10 +49,10 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def chosen_profile(options: argparse.Namespace):
-    """Return the profile: ``--data`` without ``--profile`` or ``STLIB_PROFILE`` means ``small``."""
+    """Return the profile: with ``--data`` it is not ``mini``, but ``small``, unless ``--profile`` says so."""
     own_data = options.data not in (None, "mini")
-    asked = getattr(options, "profile", None) or os.environ.get("STLIB_PROFILE")
-    return stlib.get_profile(asked or ("small" if own_data else None))
+    profile = stlib.get_profile(asked := getattr(options, "profile", None))
+    return stlib.get_profile("small") if own_data and not asked and profile.name == "mini" else profile
 
 
 def run_train(options: argparse.Namespace) -> None:
