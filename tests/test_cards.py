@@ -173,6 +173,7 @@ def test_the_id_of_a_data_set_is_claimed_only_for_its_rows(monkeypatch, tiny_mod
 
 
 @pytest.mark.real_data
+@pytest.mark.skipif(not REAL_DATA.is_dir(), reason="no real corpora beside the project (../shared/data)")
 @pytest.mark.parametrize(
     ("recipe", "split", "number"), [("card", "validation", 0), ("ranking", "test", 4), ("cosent", "test", 7)]
 )
