@@ -152,8 +152,7 @@ def read_fields(lines: list[str]) -> pd.DataFrame:
     """
     mark = max("\t,;", key=next(filter(str.strip, lines), "").count)
     marked = (field for line in lines for field in line.split(mark) if '"' in field)
-    letters = mark == "\t" and not all(map(QUOTED.fullmatch, marked))
-    quoting = csv.QUOTE_NONE if letters else csv.QUOTE_MINIMAL
+    quoting = csv.QUOTE_NONE if mark == "\t" and not all(map(QUOTED.fullmatch, marked)) else csv.QUOTE_MINIMAL
     reader = csv.reader((f"{line}\n" for line in lines), delimiter=mark, strict=True, quoting=quoting)
     rows = [(reader.line_num, row) for row in reader if row] or [(1, [])]
     names = [name.strip() for name in rows[0][1]]
