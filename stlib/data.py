@@ -137,7 +137,8 @@ def sts(task: str, split: str = "test", source: Source | None = None) -> Dataset
     found = np.concatenate(splits)
     if any(len(part) >= MANY and part.max() <= 1 < found.max() for part in splits):
         raise UsageError(f"{where} has scores from 0 to 1 in one split and above in another: bring them to one scale")
-    low, high = (0, 1) if found.max() <= 1 and len(found) > 1 else (int((found.min(), found.max()) == (1, 5)), 5)
+    low = 1 if (found.min(), found.max()) == (1, 5) else 0
+    high = 1 if found.max() <= 1 and len(found) > 1 else 5
     if source.folder is None:  # no more than the rows asked for is read, and a few do not tell
         low, high = HUB_SCALES.get(task, (0, 5))
     if not known.all():
