@@ -14,7 +14,7 @@ from packaging.version import InvalidVersion, Version
 from sentence_transformers.sentence_transformer import losses
 from yaml import YAMLError
 
-from stlib.cards import as_python, find, read_card, read_datasets, sections
+from stlib.cards import as_python, find, read_card, read_datasets, read_log, sections
 from stlib.errors import UsageError
 
 # What each version does, as read from its source; the file explains its keys.
@@ -98,7 +98,8 @@ def understand(text: str) -> Card:
     except (ValueError, TypeError, SyntaxError, YAMLError) as error:
         raise UsageError(f"the card cannot be read ({' '.join(str(error).split())}): correct it") from error
     front, versions, kind = facts["front_matter"], facts["versions"], facts["model"]["type"] or ""
-    tags = [str(tag) for tag in front.get("tags") or []]
+    tags = front.get("tags") or []
+    tags = [str(tag) for tag in (tags if isinstance(tags, list) else [tags])]
     printed = {**facts["non_default_hyperparameters"], **facts["hyperparameters"]}
     try:
         version = Version(versions.get("Sentence Transformers", ""))
@@ -123,15 +124,6 @@ def understand(text: str) -> Card:
         labels = int(find(r'^ +"num_labels": (\d+)', text) or len(counted))
     ran = dict(re.findall(r"(?m)^\| ([^|]+?) \| (.+) \|$", parts["### Effective Settings"]))
     return Card(facts, text, data, read_log(parts["### Training Logs"]), names, version, printed, ran, labels)
-
-
-def read_log(text: str) -> pd.DataFrame:
-    """Return a card's training log: ``Epoch``, ``Step`` and ``Training Loss``, which is NaN where there is none."""
-    lines = [line.strip("| ").split("|") for line in text.splitlines() if line.startswith("|")]
-    lines = [[cell.strip(" *") for cell in line] for line in lines]
-    table = pd.DataFrame([dict(zip(lines[0], row, strict=False)) for row in lines[2:]])
-    table = table.reindex(columns=["Epoch", "Step", "Training Loss"]).apply(pd.to_numeric, errors="coerce")
-    return table.dropna(subset=["Epoch", "Step"])
 
 
 def entry_point(card: Card) -> dict:
@@ -262,7 +254,8 @@ def step_findings(card: Card) -> list[tuple[str, str, str]]:
     """Return whether rows, batch size, epochs and steps agree: rows of about, grade and evidence."""
     printed, log = card.printed, card.log[card.log["Epoch"] > 0]
     sizes, batch = [data["rows"] for data in card.data], printed.get("per_device_train_batch_size")
-    if not sizes or None in sizes or not isinstance(batch, int) or log.empty:
+    accumulated = printed.get("gradient_accumulation_steps", 1)
+    if not sizes or log.empty or not all(type(n) is int and n > 0 for n in (*sizes, batch, accumulated)):
         return []
     found, (epoch, step) = [], log[["Epoch", "Step"]].loc[log["Epoch"].idxmax()]
     epochs = printed.get("num_train_epochs") if printed.get("max_steps", -1) in (-1, 0) else None
@@ -270,7 +263,7 @@ def step_findings(card: Card) -> list[tuple[str, str, str]]:
         found.append(("epochs", "certain", f"the log goes to epoch {epoch:g}, and {epochs} were asked for"))
     if (sampler := printed.get("batch_sampler", "batch_sampler")) != "batch_sampler":
         return [*found, ("steps", "unknown", f"how many there are is up to batch_sampler {sampler}")]
-    batch *= printed.get("gradient_accumulation_steps") or 1
+    batch *= accumulated
     whole = [math.ceil(size / batch) for size in sizes]
     robin = printed.get("multi_dataset_batch_sampler") == "round_robin"
     expected, logged = len(whole) * min(whole) if robin else sum(whole), step / epoch

@@ -54,7 +54,7 @@ def baselines() -> dict:
 def read_card(text: str) -> dict:
     """Return the facts of a card that the library generated; what the card lacks is None or empty.
 
-    ``dataset`` is the first of ``read_datasets``, ``log`` has rows of epoch, step and loss, ``sections`` the headings.
+    ``dataset`` is the first of ``read_datasets``, ``log`` has rows of epoch, step and training loss, ``sections`` headings.
     Raises UsageError if the text lacks a card's front matter.
     """
     if REGEX_YAML_BLOCK.match(text) is None:
@@ -67,7 +67,7 @@ def read_card(text: str) -> dict:
     base = re.match(r"\[(?P<id>.+?)\](?:.*at revision (?P<revision>\w+))?", model.get("Base model", ""))
     changed, every = (lists[f"#### {which} Hyperparameters"].items() for which in ("Non-Default", "All"))
     sentences = find(r"^sentences = (\[[\s\S]*?^\])", under["### Direct Usage (Sentence Transformers)"])
-    log = re.findall(r"(?m)^\|" + 3 * r" \**([\d.]+)\** +\|", under["### Training Logs"])
+    log = read_log(under["### Training Logs"]).dropna().itertuples(index=False)
     return {
         "front_matter": RepoCard(text).data.to_dict(),
         "base_model": base and base.groupdict(),
@@ -87,7 +87,7 @@ def read_card(text: str) -> dict:
         "dataset": next(iter(read_datasets(text)), None),
         "non_default_hyperparameters": {name: as_python(value) for name, value in changed},
         "hyperparameters": {name: as_python(value) for name, value in every},
-        "log": [list(map(as_python, row)) for row in log],
+        "log": [[epoch, int(step), loss] for epoch, step, loss in log],
         "versions": lists["### Framework Versions"],
         "sections": list(parts),
     }
@@ -129,6 +129,15 @@ def read_dataset(text: str) -> dict:
         "samples": samples,
         "loss": find(r"^\* Loss: .*?<code>(?:[\w.]+\.)?(\w+)</code>", text),
     }
+
+
+def read_log(text: str) -> pd.DataFrame:
+    """Return a card's training log: ``Epoch``, ``Step`` and ``Training Loss``, which is NaN where there is none."""
+    lines = [line.strip("| ").split("|") for line in text.splitlines() if line.startswith("|")]
+    lines = [[cell.strip(" *") for cell in line] for line in lines]
+    table = pd.DataFrame([dict(zip(lines[0], row, strict=False)) for row in lines[2:]])
+    table = table.reindex(columns=["Epoch", "Step", "Training Loss"]).apply(pd.to_numeric, errors="coerce")
+    return table.where(table.abs() < float("inf")).dropna(subset=["Epoch", "Step"])
 
 
 def find(pattern: str, text: str) -> str | None:

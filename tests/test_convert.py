@@ -283,3 +283,41 @@ def test_tabs_with_a_csv_writers_quotes(tmp_path, end):
     found = data.nli("train", Source("folder", tmp_path / "data"))
     assert [tuple(row.values()) for row in found] == rows
     assert np.asarray(found["label"]).dtype == np.int64
+
+
+def test_a_quoted_field_keeps_its_blank_lines_and_lines_are_counted_as_in_the_file(tmp_path, capsys):
+    rows = [("a\n\nb", "c\n\n\n", 0), ('\n"d"', "e", 2)]
+    pd.DataFrame(rows, columns=["premise", "hypothesis", "label"]).to_csv(tmp_path / "train.csv", index=False)
+    run(tmp_path / "train.csv", tmp_path / "data")
+    found = data.nli("train", Source("folder", tmp_path / "data"))
+    assert [tuple(row.values()) for row in found] == rows
+    for name, text in (("train.csv", "\n" + HEAD + "\na,b,0\n\n\na,b\n"), ("train.tsv", "\n\n\ntext\tlabel\n\n\na\n")):
+        (tmp_path / "bad").mkdir(exist_ok=True)
+        (tmp_path / "bad" / name).write_text(text, encoding="utf-8")
+        assert f"{name} could not be read (line 7 has" in fails(
+            capsys, "data", tmp_path / "bad" / name, tmp_path / "no"
+        )
+
+
+def test_a_genre_makes_no_sts_b_of_other_tables(tmp_path):
+    (tmp_path / "films.csv").write_text("text,label,genre\nx,0,drama\ny,1,comedy\n", encoding="utf-8")
+    run(tmp_path / "films.csv", tmp_path / "data")
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["films"]
+
+
+def test_labels_in_words_and_numbers_together_are_all_words(tmp_path):
+    lines = [json.dumps({"text": text, "label": label}) for text, label in (("x", "pos"), ("y", 1), ("z", "1"))]
+    (tmp_path / "mixed.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    run(tmp_path / "mixed.jsonl", tmp_path / "data")
+    found = data.classification("mixed", "train", Source("folder", tmp_path / "data"))
+    assert (found["label"][:], found["label_text"][:]) == ([1, 0, 0], ["pos", "1", "1"])
+
+
+def test_saved_splits_with_other_names_of_labels_share_one_list(tmp_path):
+    for split, names in (("train", ["bad", "good"]), ("test", ["good", "odd"])):
+        features = Features({"text": Value("string"), "label": ClassLabel(names=names)})
+        rows = Dataset.from_dict({"text": ["x", "y"], "label": [0, 1]}, features=features)
+        rows.save_to_disk(str(tmp_path / "moods" / split))
+    run(tmp_path / "moods", tmp_path / "data")
+    found = [data.classification("moods", split, Source("folder", tmp_path / "data")) for split in ("test", "train")]
+    assert [part["label"][:] for part in found] == [[0, 1], [2, 0]]

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ from scipy.stats import pearsonr, spearmanr
 from sklearn.linear_model import LogisticRegression
 
 from stlib import data, evaluate
+from stlib.__main__ import describe_row
 from stlib.errors import UsageError
 from stlib.evaluate import best_strength, fit, mteb, nli_probe, probe_scores, probe_table, senteval
 from stlib.model import EncodeOnce, NLIClassifier
@@ -51,6 +53,27 @@ def test_nli_scores_of_a_head_that_always_says_neutral(tiny):
     assert scores["confusion"].tolist() == [[0, 30, 0], [0, 30, 0], [0, 30, 0]]
     assert scores["n"] == 90
     assert scores["macro_f1"] == pytest.approx(0.5 / 3)
+
+
+def test_a_head_with_its_labels_in_another_order_has_the_same_scores(tiny):
+    torch.manual_seed(0)
+    head, order, pairs = torch.nn.Linear(3 * SIZE, 3), [2, 0, 1], data.nli("test[:90]", MINI)
+    other = torch.nn.Linear(3 * SIZE, 3)
+    other.weight.data, other.bias.data = head.weight.data[order], head.bias.data[order]
+    usual = evaluate.nli_scores(NLIClassifier(tiny, head), pairs)
+    found = evaluate.nli_scores(NLIClassifier(tiny, other, [data.NLI_LABELS[i] for i in order]), pairs)
+    for name in ("accuracy", "per_label", "macro_f1", "calibration_error"):
+        assert found[name] == pytest.approx(usual[name], abs=1e-6)
+    assert found["confusion"].tolist() == usual["confusion"][order][:, order].tolist()
+    np.testing.assert_allclose(found["probabilities"], usual["probabilities"][:, order], atol=1e-6)
+
+
+def test_a_head_with_other_labels_has_no_scores(tiny):
+    classifier = NLIClassifier(tiny, torch.nn.Linear(3 * SIZE, 3), ("good", "bad", "neutral"))
+    with pytest.raises(UsageError, match=r"labels are \['good', 'bad', 'neutral'\], not those of NLI: use one"):
+        evaluate.nli_scores(classifier, data.nli("test[:30]", MINI))
+    with pytest.raises(UsageError, match="no NLI head, which the task 'nli' needs"):
+        next(evaluate.suite(classifier, ["sts", "nli"], MINI))
 
 
 def test_a_label_that_never_occurs_keeps_its_row_and_column(tiny):
@@ -99,6 +122,25 @@ def test_a_subset_without_a_correlation_is_listed_without_figures(tiny, tmp_path
     scored = [rows[name]["spearman"] for name in ("odd", "even")]
     assert rows["mean of subsets"]["spearman"] == pytest.approx(np.mean(scored))
     assert rows["mean of subsets"]["low"] is None
+
+
+@pytest.mark.parametrize("subsets", [False, True])
+def test_a_task_without_a_correlation_does_not_lose_the_others(tiny, tmp_path, subsets):
+    source = subsets_folder(tmp_path)
+    (tmp_path / "flat").mkdir()
+    pairs = pd.read_parquet(tmp_path / "sts99-sts" / "test.parquet").assign(score=3.0)
+    pairs.to_parquet(tmp_path / "flat" / "test.parquet")
+    shutil.copytree(tmp_path / "sts99-sts", tmp_path / "last")
+    rows = list(evaluate.suite(tiny, ["sts99-sts", "flat", "last"], source, subsets=subsets))
+    flat = next(row for row in rows if row["task"] == "flat")
+    assert (
+        flat.items()
+        >= {"subset": "all", "n": 210, "spearman": None, "low": None, "high": None, "pearson": None}.items()
+    )
+    assert "no correlation is defined" in describe_row(flat)
+    assert [row["spearman"] for row in rows if row["task"] == "sts99-sts"] == [
+        row["spearman"] for row in rows if row["task"] == "last"
+    ]
 
 
 def test_a_task_is_what_its_columns_say(tiny, tmp_path):

