@@ -12,7 +12,6 @@ import pandas as pd
 from huggingface_hub import hf_hub_download
 from packaging.version import InvalidVersion, Version
 from sentence_transformers.sentence_transformer import losses
-from yaml import YAMLError
 
 from stlib.cards import as_python, find, read_card, read_datasets, read_log, sections
 from stlib.errors import UsageError
@@ -93,10 +92,7 @@ def load_text(name: str | Path) -> str:
 def understand(text: str) -> Card:
     """Return what the audit needs of a card. Raises UsageError if it is another kind of text, model or version."""
     text = re.sub(r"\r\n?", "\n", text.removeprefix("\ufeff")).lstrip()
-    try:
-        facts = read_card(text if text.startswith("---\n") else f"---\n{{}}\n---\n{text}")
-    except (ValueError, TypeError, SyntaxError, YAMLError) as error:
-        raise UsageError(f"the card cannot be read ({' '.join(str(error).split())}): correct it") from error
+    facts = read_card(text if text.startswith("---\n") else f"---\n{{}}\n---\n{text}")
     front, versions, kind = facts["front_matter"], facts["versions"], facts["model"]["type"] or ""
     tags = front.get("tags") or []
     tags = [str(tag) for tag in (tags if isinstance(tags, list) else [tags])]

@@ -14,6 +14,7 @@ from huggingface_hub.repocard import REGEX_YAML_BLOCK
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.model_card import generate_model_card
 from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
+from yaml import YAMLError
 
 from stlib.data import nli, sts
 from stlib.errors import UsageError
@@ -54,11 +55,19 @@ def baselines() -> dict:
 def read_card(text: str) -> dict:
     """Return the facts of a card that the library generated; what the card lacks is None or empty.
 
-    ``dataset`` is the first of ``read_datasets``, ``log`` has rows of epoch, step and training loss, ``sections`` headings.
-    Raises UsageError if the text lacks a card's front matter.
+    ``dataset`` is the first of ``read_datasets``, ``log`` has rows of epoch, step and loss, ``sections`` the headings.
+    Raises UsageError if the text lacks a card's front matter, or a part of it cannot be read.
     """
     if REGEX_YAML_BLOCK.match(text) is None:
         raise UsageError("this is no model card: its front matter between two lines of three dashes is missing")
+    try:
+        return facts_of(text)
+    except (ValueError, TypeError, SyntaxError, YAMLError) as error:
+        raise UsageError(f"the card cannot be read ({' '.join(str(error).split())}): correct it") from error
+
+
+def facts_of(text: str) -> dict:
+    """Return what ``read_card`` does, where nothing catches the errors of the parsers."""
     parts = sections(text)
     under, lists = defaultdict(str, parts), defaultdict(dict)
     for heading, part in parts.items():  # "- **Name:** value", "- `name`: value" and "- Name: value"
@@ -268,8 +277,8 @@ def write_card(run: Run, source: Source | None = None, evaluate: bool = True, mo
             EmbeddingSimilarityEvaluator(*columns, similarity_fn_names=["cosine"], name=task, write_csv=False)(model)
         if classifier:
             scores = nli_scores(classifier, nli(profile.test_split, source))
-            metrics = {f"nli-test_{name}": scores[name] for name in ("accuracy", "macro_f1")}
-            data.set_evaluation_metrics(NLIEvaluator(), metrics)
+            found = {f"nli-test_{name}": scores[name] for name in ("accuracy", "macro_f1")}
+            data.set_evaluation_metrics(NLIEvaluator(), found)
     # Restore what the generator knew after scoring: else scores of the finished model would be rows of its training log.
     known = read_json(run.folder / "card.json")
     vars(data).update(known, local_files_only=True, get_training_duration_data=lambda: known["seconds"])
@@ -295,8 +304,7 @@ def effective_settings(info: dict) -> list[tuple[str, str]]:
     if recipe.loss != "softmax":
         head = "none: this loss compares embeddings"
     elif recipe.train_head:
-        rate = recipe.head_learning_rate or recipe.learning_rate
-        head = f"trained, learning rate {rate:g}; it moved by {info['head_moved']:.4g}"
+        head = f"trained, learning rate {recipe.head_learning_rate or recipe.learning_rate:g}; it moved by {info['head_moved']:.4g}"
     if recipe.loss == "softmax" and recipe.head_gain != 1:
         head += f"; its initial weights were multiplied by {recipe.head_gain:g}"
     warmup = f"up over {recipe.warmup_steps:,} steps" if recipe.warmup_steps else "no warm-up"

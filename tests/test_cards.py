@@ -123,6 +123,14 @@ def test_the_log_has_losses_only():
     assert json.dumps(log) == "[[0.5, 500, 1.05], [3.99, 68500, 0.908]]"
 
 
+@pytest.mark.parametrize(
+    "broken", ["tags: [a", "tags: {[]: 1}", "a: 1\n---\n### Direct Usage (Sentence Transformers)\nsentences = [\n'a\n]"]
+)
+def test_a_card_that_cannot_be_read_is_refused(broken):
+    with pytest.raises(UsageError, match="the card cannot be read"):
+        compare(f"---\n{broken}\n---\n")
+
+
 def test_samples_are_text_or_numbers_as_their_columns_are():
     """A sentence that looks like a number or a string of Python's stays as it is written."""
     rows = "| <code>42</code> | <code>1</code> |\n  | <code>'so'</code> | <code>0</code> |"
