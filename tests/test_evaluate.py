@@ -282,11 +282,42 @@ def test_c_is_chosen_on_sentences_that_are_not_trained_on():
     assert accuracies[chosen] == max(accuracies.values())
 
 
-def test_both_solvers_agree():
+@pytest.mark.parametrize("strength", [0.25, 8.0])
+def test_both_solvers_agree(strength):
     """Few labels are fitted with Newton's method, many with L-BFGS: the same minimum."""
     x, y = clouds(400, 2, classes=3)
-    ours, theirs = fit((x, y), 1.0), LogisticRegression(C=1.0, max_iter=1_000, tol=1e-8).fit(x, y)
+    ours, theirs = fit((x, y), strength), LogisticRegression(C=strength, max_iter=1_000, tol=1e-8).fit(x, y)
     np.testing.assert_allclose(ours.coef_, theirs.coef_, atol=2e-3)
+
+
+def test_the_validation_split_chooses_c_if_there_is_one(monkeypatch):
+    given, part = [], clouds(60, 2)
+    monkeypatch.setattr("stlib.evaluate.best_strength", lambda *parts: given.append(parts) or 1.0)
+    senteval(part, validation="validation", test=part)
+    senteval(part, test=part)
+    assert given == [(part, "validation"), (part, None)]
+
+
+def test_without_a_validation_split_the_same_tenth_chooses_c(monkeypatch):
+    seen = []
+
+    class Spy:
+        def score(self, x, y):
+            seen.append((x.tolist(), len(y)))
+            return 0.5
+
+    monkeypatch.setattr("stlib.evaluate.fit", lambda part, strength: Spy())
+    best_strength(clouds(60, 2))
+    best_strength(clouds(60, 2))
+    assert seen[0][1] == 6
+    assert all(one == seen[0] for one in seen)
+
+
+def test_a_fresh_head_has_the_courses_strength(tiny, monkeypatch):
+    used = []
+    monkeypatch.setattr("stlib.evaluate.LogisticRegression", lambda **o: used.append(o) or LogisticRegression(**o))
+    nli_probe(tiny, data.nli("train[:60]", MINI), data.nli("test[:9]", MINI))
+    assert used == [{"C": 10, "max_iter": 500}]
 
 
 def test_unknown_protocols_and_single_labels_are_refused(tiny, tmp_path):

@@ -133,6 +133,7 @@ def test_raw_files_are_named_with_the_command_that_helps(data_folder, tmp_path_f
     with pytest.raises(UsageError) as caught:  # the data folder holds nothing else
         sources.get_source(raw)
     assert Path(name).name in str(caught.value)
+    assert "…" not in str(caught.value)
     assert shlex.split(str(caught.value).split("convert it with ")[1]) == [
         "python",
         "-m",
@@ -141,6 +142,10 @@ def test_raw_files_are_named_with_the_command_that_helps(data_folder, tmp_path_f
         str(raw.resolve()),
         "NEW_FOLDER",
     ]
+    for number in range(3):
+        (raw / f"{number}.csv").write_text("x", encoding="utf-8")
+    with pytest.raises(UsageError, match="no parquet file but .*, .*, .*, …: convert"):
+        sources.get_source(raw)
     shutil.copytree(raw, data_folder / "sst2")
     with pytest.raises(UsageError, match=r"convert it with python -m stlib data .*sst2"):
         data.classification("sst2", "train", folder_source(data_folder))
