@@ -144,7 +144,7 @@ def test_raw_files_are_named_with_the_command_that_helps(data_folder, tmp_path_f
     ]
     for number in range(3):
         (raw / f"{number}.csv").write_text("x", encoding="utf-8")
-    with pytest.raises(UsageError, match="no parquet file but .*, .*, .*, …: convert"):
+    with pytest.raises(UsageError, match=r"no parquet file but .*, .*, .*, …: convert"):
         sources.get_source(raw)
     shutil.copytree(raw, data_folder / "sst2")
     with pytest.raises(UsageError, match=r"convert it with python -m stlib data .*sst2"):
