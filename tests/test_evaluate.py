@@ -300,10 +300,9 @@ def test_the_validation_split_chooses_c_if_there_is_one(monkeypatch):
 
 
 def test_without_a_validation_split_the_same_tenth_chooses_c(monkeypatch):
-    seen = []
+    seen, part = [], clouds(60, 2)
     probe = SimpleNamespace(score=lambda x, y: seen.append((x.tolist(), len(y))) or 0.5)
     monkeypatch.setattr("stlib.evaluate.fit", lambda part, strength: probe)
-    part = clouds(60, 2)
     assert best_strength(part) == best_strength(part)
     assert seen[0][1] == 6
     assert all(one == seen[0] for one in seen)
