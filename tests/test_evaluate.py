@@ -206,7 +206,7 @@ def test_a_fresh_head_scores_a_model_without_one(tiny, encoded):
     (row,) = evaluate.suite(tiny, ["nli-probe"], MINI, nli_split="train[:600]")
     assert len(encoded) == 1
     assert len(encoded[0]) <= 2 * (600 + 3_000)  # the split that was asked for, and the test split
-    assert (row["protocol"], row["n"]) == ("fresh head", 3_000)
+    assert (row["task"], row["protocol"], row["n"]) == ("nli-probe", "fresh head", 3_000)
     correct = nli_probe(tiny, data.nli("train[:600]", MINI), data.nli("test", MINI))
     assert row["accuracy"] == pytest.approx(100 * correct.mean())
     assert row["low"] < row["accuracy"] < row["high"]

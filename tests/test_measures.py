@@ -27,6 +27,12 @@ def test_the_interval_of_a_mean_holds_the_truth_about_95_times_in_100():
     assert 0.88 <= hits / 200 <= 0.99
 
 
+def test_the_interval_of_a_mean_is_as_wide_as_the_formula_says():
+    values = np.random.default_rng(0).standard_normal(900)
+    low, high = bootstrap_mean(values)
+    assert high - low == pytest.approx(2 * 1.96 * values.std() / 30, rel=0.1)
+
+
 def test_the_interval_of_spearman_holds_the_measured_value():
     cos = noisy(GOLD["two"], 2, 3)
     low, high = bootstrap_spearman(GOLD["two"], cos)

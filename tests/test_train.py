@@ -23,7 +23,7 @@ from stlib.model import load_classifier, load_encoder, save_encoder
 from stlib.recipes import Recipe
 from stlib.runs import SEED, Run, check_folder, one_writer
 from stlib.sources import Source
-from stlib.train import average, find_or_train, train
+from stlib.train import average, find_or_train, finish, train
 from stlib.trainer import NLITrainer
 from tests.conftest import assert_same_run
 from tests.tiny import SIZE
@@ -313,6 +313,23 @@ def test_a_soup_goes_on_where_it_was_interrupted(tmp_path, tiny_model, monkeypat
     run = train(recipe("mnrl", soup=2), out=tmp_path / "cut", resume=True, **options)
     ours, theirs = (load_file(found.model_folder / "model.safetensors") for found in (run, whole))
     assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
+
+
+def test_a_part_of_a_soup_goes_on_where_it_was_interrupted(tmp_path, tiny_model, monkeypatch):
+    options = {"profile": "mini", "nli_split": "train[:60]", "start": tiny_model, "out": tmp_path / "soup"}
+    finished = []
+
+    def once(out, *found):
+        if finished:
+            raise KeyboardInterrupt
+        finished.append(out.name)
+        finish(out, *found)
+
+    with monkeypatch.context() as cut, pytest.raises(KeyboardInterrupt):
+        cut.setattr("stlib.train.finish", once)
+        train(recipe("mnrl", soup=2), **options)
+    assert (tmp_path / "soup" / "parts" / "seed43" / "unfinished.json").exists()
+    assert train(recipe("mnrl", soup=2), resume=True, **options).info["averaged"] == [42, 43]
 
 
 def test_the_mean_keeps_what_is_no_weight():
