@@ -10,6 +10,7 @@ from docutils import nodes
 ROOT = Path(__file__).resolve().parents[1]
 REPOSITORY = "{GITHUB_SERVER_URL}/{GITHUB_REPOSITORY}".format(**os.environ) if "GITHUB_REPOSITORY" in os.environ else ""
 
+author = "The authors of the course"
 project = "Fine-tune sentence embeddings"
 html_title = project
 language = "en"
@@ -17,6 +18,7 @@ extensions = ["myst_nb", "sphinx-mathjax-offline"]  # formulas need no connectio
 root_doc = "README"
 include_patterns = ["*.md", "notebooks/*.ipynb", "notebooks/*.md", "notebooks/solutions/*.ipynb", "docs/*.md"]
 exclude_patterns = [".*", "build", "runs", "stlib", "tests", "tools", "research", "**/.ipynb_checkpoints"]
+nb_render_markdown_format = "gfm"  # cards have tables
 nb_execution_mode = "off"  # the committed outputs are tested where they are made
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
@@ -35,7 +37,8 @@ templates_path = ["templates"]
 html_sidebars = {"**": ["home.html", "search-button-field.html", "sbt-sidebar-nav.html"]}
 html_copy_source = False
 html_show_sourcelink = False
-html_static_path = []
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 CONTENTS = """
 ```{toctree}
 :hidden:
@@ -78,7 +81,7 @@ def add_contents(app, page: str, content: list[str]) -> None:
 
 
 def make_accessible(app, doctree) -> None:
-    """Give each figure the text below it as its alt text, and empty corners of tables no heading."""
+    """Give each figure the text below it as its alt text, and empty corners of tables no heading, or a word."""
     silent = []
     for node in list(doctree.findall()):
         if isinstance(node, nodes.image) and not node.get("alt"):
@@ -90,6 +93,9 @@ def make_accessible(app, doctree) -> None:
         elif isinstance(node, nodes.raw):
             text = node.astext().replace("<th></th>", "<td></td>")
             node.children = [nodes.Text(text)]
+        elif isinstance(node, nodes.thead):
+            for corner in [entry for entry in node.findall(nodes.entry) if not entry.astext()]:
+                corner += nodes.paragraph(text="row")
 
 
 def write_index(app, error) -> None:

@@ -7,6 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from textwrap import fill
 
 import pandas as pd
 from huggingface_hub import hf_hub_download
@@ -68,7 +69,8 @@ def describe(found: dict) -> str:
     lines = []
     for one in [*named, *found["findings"]]:
         value = f": {one['value']}" if "value" in one else ""
-        lines += [f"{one['about']}{value} ({one['grade']})", *(f"    {sentence}" for sentence in one["evidence"])]
+        lines.append(f"{one['about']}{value} ({one['grade']})")
+        lines += [fill(sentence, 88, initial_indent="    ", subsequent_indent=" " * 6) for sentence in one["evidence"]]
     return "\n".join(lines)
 
 

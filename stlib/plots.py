@@ -145,7 +145,7 @@ def bounds(table: pd.DataFrame, plateau: float, ax: Axes | None = None) -> Axes:
 
 def heat_map(values: np.ndarray, rows: Names, columns: Names, label: str, digits=2, limits=(None, None)) -> Axes:
     """Draw a matrix as coloured squares with its numbers; ``label`` names the colour scale, ``limits`` are its ends."""
-    ax = new_axes(None, 1.4 * len(columns) + 3.2, 0.8 * len(rows) + 1.2)
+    ax = new_axes(None, 1.1 * len(columns) + 2.8, 0.8 * len(rows) + 1.2)
     ax.grid(False)
     image = ax.imshow(values, cmap="cividis", vmin=limits[0], vmax=limits[1], aspect="auto")
     ax.set_xticks(range(len(columns)), columns)
@@ -209,13 +209,14 @@ def subset_changes(table: pd.DataFrame, models: Names, ax: Axes | None = None) -
 
 def planes(coordinates: Mapping[str, np.ndarray], labels: np.ndarray, names: Names) -> np.ndarray:
     """Draw NLI pairs as points in a plane, one panel per model on one scale; colour and marker give the gold label."""
-    shape = {"ncols": len(coordinates), "figsize": (4.4 * len(coordinates), 4.2)}
+    shape = {"ncols": len(coordinates), "figsize": (3.1 * len(coordinates) + 1.2, 3.4)}
     _, axes = plt.subplots(**shape, layout="constrained", squeeze=False, sharex=True, sharey=True)
     looks = cycler(color=[BLUE, ORANGE, RED, GREEN], marker=["o", "^", "x", "D"])
     for ax, (model, points) in zip(axes[0], coordinates.items(), strict=True):
         for (label, name), look in zip(enumerate(names), looks(), strict=False):
             ax.scatter(*points[labels == label].T, s=14, alpha=0.6, label=name, **look)
-        ax.set(title=model, xlabel="first discriminant (deviations)", ylabel="second discriminant (deviations)")
+        ax.set(title=model, xlabel="first discriminant (deviations)")
+    axes[0][0].set_ylabel("second discriminant (deviations)")
     axes[0][-1].legend(loc="upper left", bbox_to_anchor=(1.01, 1))
     return axes[0]
 

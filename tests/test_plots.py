@@ -176,7 +176,8 @@ def test_planes_draw_every_model():
     points = np.arange(12.0).reshape(6, 2)
     axes = plots.planes({"x": points, "y": points}, np.array([0, 1, 2] * 2), ["E", "N", "C"])
     assert [ax.get_title() for ax in axes] == ["x", "y"]
-    assert all(labelled(ax) for ax in axes)
+    assert all(ax.get_xlabel() for ax in axes)
+    assert axes[0].get_ylabel()
     assert axes[0].collections[1].get_offsets().tolist() == [[2, 3], [8, 9]]
 
 

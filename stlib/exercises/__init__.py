@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from stlib.errors import UsageError
 
-NOTHING = "the function returns nothing yet: put your code in place of the three dots"  # a hint of several notebooks
+NOTHING = "nothing is returned yet: replace the three dots"  # a hint of several notebooks
 
 
 def check(exercise: str, answer) -> None:

@@ -9,7 +9,7 @@ from torch import nn
 from stlib.forensics import lowest_loss
 from stlib.recipes import CARD, CARD_AS_PRINTED, FIT_DEFAULTS, linear_schedule
 
-EMPTY = "the function returns nothing yet: write its body in place of the three dots"
+EMPTY = "nothing is returned yet: replace the three dots"
 
 
 def exercise_1(answer):

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from scipy.stats import norm
 
-EMPTY = "the function returns nothing yet: write its body in place of the three dots"
+EMPTY = "nothing is returned yet: replace the three dots"
 
 
 def exercise_1(answer):
