@@ -1,5 +1,6 @@
 """Settings of the site that ``make book`` builds from the README, the notebooks with their outputs and the other pages."""
 
+import json
 import os
 import re
 import shutil
@@ -39,23 +40,26 @@ html_copy_source = False
 html_show_sourcelink = False
 html_static_path = ["static"]
 html_css_files = ["site.css"]
-CONTENTS = """
-```{toctree}
+TITLES = {  # of the notebooks, with their numbers, by which the text calls them
+    path.stem: json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"][0].strip("# \n")
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb"))
+}
+NUMBERED = "\n".join(f"{stem[:2]} {title} <notebooks/{stem}>" for stem, title in TITLES.items())
+CONTENTS = f"""
+```{{toctree}}
 :hidden:
-:glob:
 :caption: Notebooks
 
-notebooks/0*
-notebooks/1*
+{NUMBERED}
 ```
-```{toctree}
+```{{toctree}}
 :hidden:
 :glob:
 :caption: Solutions
 
 notebooks/solutions/*
 ```
-```{toctree}
+```{{toctree}}
 :hidden:
 :glob:
 :caption: More
