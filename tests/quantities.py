@@ -125,7 +125,7 @@ QUANTITIES = {
     # Records.
     "base model: NLI, fresh head, SNLI test": [
         columns("base model", "-", OTHER, "-", NUMBER),
-        rf"fresh head on the finished encoder, %: {{'base': {NUMBER}",
+        rf"^    base: {NUMBER}$",  # notebook 06, of a fresh head
         rf"NLI accuracy, head refitted .*± {OTHER} +{NUMBER}$",
     ],
     "frozen head: NLI accuracy": [rf"^NLI accuracy +{NUMBER} ±", rf"frozen\s+NLI accuracy is {NUMBER} ±"],
