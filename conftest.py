@@ -41,10 +41,16 @@ collect_ignore_glob = ["notebooks/solutions/*"]
 # One worker trains in notebook 03 what many others load, while the other has the unit tests; then what takes longest comes
 # first, so that both are busy to the end.
 ORDER = ["test_notebooks", "03", "units", "08", "10", "02", "07", "test_solutions", "06", "05", "01", "09", "04"]
+# Of the slow tests, those that take minutes: they start first, so that no worker waits for one at the end.
+LONGEST = [
+    "the_cards_recipe_gives_the_cards_first_two_rows",
+    "alone_on_a_strange_machine",
+    "the_full_run_without_arithmetic",
+]
 
 
 def pytest_collection_modifyitems(config, items):
-    """Sort the files, unless the command line names some."""
+    """Sort the files, unless the command line names some; and the longest of the tests that it names."""
 
     def place(item):
         name = item.path.stem if item.path.suffix == ".py" else item.path.stem[:2]
@@ -52,6 +58,8 @@ def pytest_collection_modifyitems(config, items):
 
     if config.args == config.getini("testpaths"):
         items.sort(key=place)
+    else:
+        items.sort(key=lambda item: (getattr(item, "originalname", None) or "")[5:] not in LONGEST)
 
 
 def pytest_sessionfinish(session, exitstatus):
