@@ -43,9 +43,9 @@ collect_ignore_glob = ["notebooks/solutions/*"]
 ORDER = ["test_notebooks", "03", "units", "08", "10", "02", "07", "test_solutions", "06", "05", "01", "09", "04"]
 # Of the slow tests, those that take minutes: they start first, so that no worker waits for one at the end.
 LONGEST = [
-    "the_cards_recipe_gives_the_cards_first_two_rows",
-    "alone_on_a_strange_machine",
-    "the_full_run_without_arithmetic",
+    "test_the_cards_recipe_gives_the_cards_first_two_rows",
+    "test_alone_on_a_strange_machine",
+    "test_the_full_run_without_arithmetic",
 ]
 
 
@@ -59,7 +59,7 @@ def pytest_collection_modifyitems(config, items):
     if config.args == config.getini("testpaths"):
         items.sort(key=place)
     else:
-        items.sort(key=lambda item: (getattr(item, "originalname", None) or "")[5:] not in LONGEST)
+        items.sort(key=lambda item: getattr(item, "originalname", None) not in LONGEST)
 
 
 def pytest_sessionfinish(session, exitstatus):

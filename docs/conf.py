@@ -1,12 +1,13 @@
 """Settings of the site that ``make book`` builds from the README, the notebooks with their outputs and the other pages."""
 
-import json
 import os
 import re
 import shutil
 from pathlib import Path
 
 from docutils import nodes
+
+from tools.notebooks import TITLE, course_notebooks, first
 
 ROOT = Path(__file__).resolve().parents[1]
 REPOSITORY = "{GITHUB_SERVER_URL}/{GITHUB_REPOSITORY}".format(**os.environ) if "GITHUB_REPOSITORY" in os.environ else ""
@@ -40,11 +41,8 @@ html_copy_source = False
 html_show_sourcelink = False
 html_static_path = ["static"]
 html_css_files = ["site.css"]
-TITLES = {  # of the notebooks, with their numbers, by which the text calls them
-    path.stem: json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"][0].strip("# \n")
-    for path in sorted((ROOT / "notebooks").glob("*.ipynb"))
-}
-NUMBERED = "\n".join(f"{stem[:2]} {title} <notebooks/{stem}>" for stem, title in TITLES.items())
+# With their numbers, by which the text calls them.
+NUMBERED = "\n".join(f"{path.name[:2]} {first(TITLE, path)} <notebooks/{path.stem}>" for path in course_notebooks())
 CONTENTS = f"""
 ```{{toctree}}
 :hidden:

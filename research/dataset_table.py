@@ -11,18 +11,21 @@ import numpy as np
 import pandas as pd
 from frame import record
 
-from stlib.data import fingerprint, nli
+from stlib.data import KINDS, fingerprint, nli
 from stlib.model import load_base
 from stlib.sources import get_source
 
 ROWS, DRAWS = 1_000, 1_000  # of a table; how many tables are drawn
-KINDS = {"min": np.min, "mean": np.mean, "max": np.max}
+STATISTICS = {"min": np.min, "mean": np.mean, "max": np.max}
+SIDES = KINDS["nli"].texts
 
 
 def statistics(table: pd.DataFrame) -> dict[str, float]:
     """Return the card's figures for rows of ``tokens of sentence_0``, ``tokens of sentence_1`` and ``label``."""
     lengths = [name for name in table if name != "label"]
-    found = {f"{name}: {kind}": float(function(table[name])) for name in lengths for kind, function in KINDS.items()}
+    found = {
+        f"{name}: {kind}": float(function(table[name])) for name in lengths for kind, function in STATISTICS.items()
+    }
     return found | {f"label {label}: percent": 100 * float((table["label"] == label).mean()) for label in range(3)}
 
 
@@ -30,19 +33,12 @@ def of_split(split: str, source, tokenizer) -> dict:
     """Return the figures over all rows of a split, and the range of 95 % of the tables over 1,000 of them."""
     pairs = nli(split, source)
     texts = pairs.to_pandas()
-    table = pd.DataFrame({"label": texts["label"]})
-    for name in ("sentence_0", "sentence_1"):
-        table[f"tokens of {name}"] = list(map(len, tokenizer(texts[name].tolist())["input_ids"]))
-    table = table[["tokens of sentence_0", "tokens of sentence_1", "label"]]
+    lengths = {f"tokens of {name}": list(map(len, tokenizer(texts[name].tolist())["input_ids"])) for name in SIDES}
+    table = pd.DataFrame({**lengths, "label": texts["label"]})
     random = np.random.default_rng(0)
     drawn = [statistics(table.iloc[random.choice(len(table), ROWS, replace=False)]) for _ in range(DRAWS)]
     low, high = np.percentile(pd.DataFrame(drawn), [2.5, 97.5], axis=0)
-    words = {
-        word
-        for name in ("sentence_0", "sentence_1")
-        for text in texts[name]
-        for word in re.findall(r"\w+", text.lower())
-    }
+    words = {word for name in SIDES for text in texts[name] for word in re.findall(r"\w+", text.lower())}
     figures = {
         name: {"all": round(value, 3), "low": round(least, 3), "high": round(most, 3)}
         for (name, value), least, most in zip(statistics(table).items(), low, high, strict=True)

@@ -151,9 +151,8 @@ def run_card(options: argparse.Namespace) -> None:
     if options.compare:
         return print(cards.comparison_text(cards.compare((run.folder / "README.md").read_text(encoding="utf-8"))))
     source = stlib.get_source(options.data, stlib.get_profile(run.info["profile"]))
-    print(
-        f"model card written: {cards.write_card(run, source, model_id=options.model_id)}, and the same in {run.model_folder}"
-    )
+    path = cards.write_card(run, source, model_id=options.model_id)
+    print(f"model card written: {path}, and the same in {run.model_folder}")
 
 
 def run_data(options: argparse.Namespace) -> None:

@@ -277,8 +277,8 @@ def write_card(run: Run, source: Source | None = None, evaluate: bool = True, mo
             EmbeddingSimilarityEvaluator(*columns, similarity_fn_names=["cosine"], name=task, write_csv=False)(model)
         if classifier:
             scores = nli_scores(classifier, nli(profile.test_split, source))
-            found = {f"nli-test_{name}": scores[name] for name in ("accuracy", "macro_f1")}
-            data.set_evaluation_metrics(NLIEvaluator(), found)
+            metrics = {f"nli-test_{name}": scores[name] for name in ("accuracy", "macro_f1")}
+            data.set_evaluation_metrics(NLIEvaluator(), metrics)
     # Restore what the generator knew after scoring: else scores of the finished model would be rows of its training log.
     known = read_json(run.folder / "card.json")
     vars(data).update(known, local_files_only=True, get_training_duration_data=lambda: known["seconds"])
@@ -294,10 +294,8 @@ def effective_settings(info: dict) -> list[tuple[str, str]]:
     recipe = Recipe(**info["recipe"])
     loss = LOSSES[recipe.loss].__name__ + ", contradictions as hard negatives" * (recipe.loss in ON_TRIPLETS)
     loss += f", scale {recipe.scale:g}" if recipe.loss in COMPARE_A_BATCH else ""
-    loss += (
-        ", guided by the model it starts from" * (recipe.loss == "gist")
-        + ", the head also sees u * v" * recipe.multiply
-    )
+    loss += ", guided by the model it starts from" * (recipe.loss == "gist")
+    loss += ", the head also sees u * v" * recipe.multiply
     loss += ", embeddings not normalized" * (not recipe.normalize)
     loss += f", on {', '.join(map(str, recipe.matryoshka))} dimensions (MatryoshkaLoss)" if recipe.matryoshka else ""
     head = "frozen at its random initialization: it was never given to the optimizer"

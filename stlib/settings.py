@@ -143,8 +143,9 @@ def describe_device() -> str:
 
 def processes() -> int:
     """Return how many processes train together: as many as torchrun or accelerate started."""
-    started = "LOCAL_RANK" in os.environ  # a cluster may set WORLD_SIZE for other purposes
-    return whole_number("WORLD_SIZE") or 1 if started else 1
+    if "LOCAL_RANK" not in os.environ:  # a cluster may set WORLD_SIZE for other purposes
+        return 1
+    return whole_number("WORLD_SIZE") or 1
 
 
 def is_first_process() -> bool:

@@ -79,9 +79,8 @@ def carry_out_steps(config: RunConfig, rows: Dataset, out: Path, loss: nn.Module
     first_head = None if head is None else head.weight.detach().clone()
     with runs.writing(out):
         trainer = make_trainer(config, loss, rows, out)
-        if (
-            checkpoint is not None and runs.step_of(checkpoint) >= config.last_step
-        ):  # interrupted while its end was written
+        # A checkpoint of the last step: the run was interrupted while its end was written.
+        if checkpoint is not None and runs.step_of(checkpoint) >= config.last_step:
             trainer.load_whole(checkpoint)
         else:
             trainer.train(resume_from_checkpoint=checkpoint)

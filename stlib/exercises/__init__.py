@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 from stlib.errors import UsageError
 
-NOTHING = "nothing is returned yet: replace the three dots"  # a hint of several notebooks
+NOTHING = "nothing is returned yet: replace the three dots"  # hints of several notebooks
+TEMPLATE = "put your code in place of the three dots, and return what it finds"
 
 
 def check(exercise: str, answer) -> None:

@@ -6,15 +6,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from stlib.exercises import NOTHING
 from stlib.forensics import lowest_loss
 from stlib.recipes import CARD, CARD_AS_PRINTED, FIT_DEFAULTS, linear_schedule
-
-EMPTY = "nothing is returned yet: replace the three dots"
 
 
 def exercise_1(answer):
     """The learning rate in sum over the first steps of a recipe."""
-    assert answer(CARD, 500) is not None, EMPTY
+    assert answer(CARD, 500) is not None, NOTHING
     for recipe, steps in ((CARD, 500), (CARD_AS_PRINTED, 500), (CARD, 3_000), (FIT_DEFAULTS, 1_000)):
         factor = linear_schedule(recipe.warmup_steps, recipe.schedule_steps)
         sums = np.cumsum([recipe.learning_rate * factor(step) for step in range(steps + 1)])
@@ -36,7 +35,7 @@ def exercise_2(answer):
         left = losses - places @ np.linalg.lstsq(places, losses, rcond=None)[0]
         expected = math.sqrt((left**2).sum() / (count - 2) / 10)
         found = answer(losses)
-        assert found is not None, EMPTY
+        assert found is not None, NOTHING
         ratio = float(found) / expected
         assert not close(ratio, 10**0.5, 1e-4), (
             "that is the spread of a 50-step mean: a row of the card averages ten of them"
@@ -51,7 +50,7 @@ def exercise_3(answer):
     head = made_head(16, biases=(0.5, -0.5, 0.0))
     before = [parameter.clone() for parameter in head.parameters()]
     found = answer(head, 3)
-    assert found is not None, EMPTY
+    assert found is not None, NOTHING
     same = all(torch.equal(*pair) for pair in zip(before, head.parameters(), strict=True))
     assert same, "the head that the function was given has changed: work on a copy of it"
     larger = made_head(16, biases=(1.5, -1.5, 0.0), gain=3)
@@ -67,7 +66,7 @@ def exercise_4(answer):
     for seed, length in ((0, 1.0), (1, 0.5), (2, 3.0)):
         head = made_head(32, biases=(0.2, -0.3, 0.1), seed=seed)
         found = answer(head, length)
-        assert found is not None, EMPTY
+        assert found is not None, NOTHING
         at_one, at_length, squared = (floor(head, x) for x in (1, length, length**2))
         assert length == 1 or not close(found, at_one, 1e-4), "the length makes no difference yet: how long is x?"
         assert not close(found, floor(head, length, biases=False), 1e-4), "the biases differ too"

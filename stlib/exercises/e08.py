@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from scipy.stats import norm
 
-EMPTY = "nothing is returned yet: replace the three dots"
+from stlib.exercises import NOTHING
 
 
 def exercise_1(answer):
@@ -14,7 +14,7 @@ def exercise_1(answer):
     for rows, columns, scale in ((4, 8, 20.0), (3, 3, 1.0), (6, 12, 5.0)):
         cosines = made_cosines(rows, columns, seed=rows)
         found = answer(cosines, scale)
-        assert found is not None, EMPTY
+        assert found is not None, NOTHING
         expected = ranking_loss(cosines, scale)
         assert scale == 1 or not close(found, ranking_loss(cosines, 1)), "the scale makes no difference yet"
         assert not close(found, rows * expected), "the loss of a batch is the mean over its anchors, not the sum"
@@ -26,7 +26,7 @@ def exercise_2(answer):
     for rows, scale in ((5, 20.0), (8, 5.0)):
         cosines = made_cosines(rows, 2 * rows, seed=rows)
         found = answer(cosines, scale)
-        assert found is not None, EMPTY
+        assert found is not None, NOTHING
         full, alone = ranking_loss(cosines, scale), ranking_loss(cosines[:, :rows], scale)
         assert not close(found, full - alone), "that is the difference: divide it by the loss with all candidates"
         assert not close(found, alone / full), "that is the share that stays: which share goes?"
@@ -44,7 +44,7 @@ def exercise_3(answer):
     kept = [{name: value.clone() for name, value in state.items()} for state in (first, second)]
     for share in (0.25, 0.5, 0.0):
         found = answer(first, second, share)
-        assert found is not None, EMPTY
+        assert found is not None, NOTHING
         same = all(torch.equal(a[n], b[n]) for a, b in zip(kept, (first, second), strict=True) for n in a)
         assert same, "the weights that the function was given have changed: put the mean into new tensors"
         assert set(found) == {"w", "places"}, "the mix has an entry for every name"
@@ -61,7 +61,7 @@ def exercise_4(answer):
     """How far the best of several recipes that are all alike lies above zero by luck."""
     for recipes, spread in ((1, 1.0), (2, 3.0), (10, 1.0), (40, 0.5)):
         found = answer(recipes, spread)
-        assert found is not None, EMPTY
+        assert found is not None, NOTHING
         raw, found, expected = float(found), float(found) / spread, expected_maximum(recipes)
         assert spread == 1 or abs(raw - expected) > 0.04, "the luck grows with the spread"
         assert recipes == 1 or found > 0.1, "the best of several is above their mean: take the highest of each contest"

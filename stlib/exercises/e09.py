@@ -3,8 +3,8 @@
 import copy
 
 from stlib.cards import published_card
+from stlib.exercises import TEMPLATE
 
-TEMPLATE = "put your code in place of the three dots, and return what it finds"
 CARD = """---\nlibrary_name: sentence-transformers\n---\n# A model\n### Training Dataset\n#### Unnamed Dataset
 * Columns: <code>sentence_0</code>, <code>sentence_1</code>, and <code>label</code>\n#### All Hyperparameters
 - `learning_rate`: 5e-05\n- `warmup_steps`: 0\n- `max_grad_norm`: 1\n- `multi_dataset_batch_sampler`: round_robin
