@@ -43,9 +43,9 @@ collect_ignore_glob = ["notebooks/solutions/*"]
 ORDER = ["test_notebooks", "03", "units", "08", "10", "02", "07", "test_solutions", "06", "05", "01", "09", "04"]
 # Of the slow tests, those that take minutes: they start first, so that no worker waits for one at the end.
 LONGEST = [
-    "test_the_cards_recipe_gives_the_cards_first_two_rows",
     "test_alone_on_a_strange_machine",
-    "test_the_full_run_without_arithmetic",
+    "test_runs_killed_at_a_random_moment_end_with_the_same_bits",
+    "test_banking77_under_mtebs_protocol_is_what_is_published",
 ]
 
 

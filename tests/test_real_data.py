@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
 
-from stlib import data, evaluate, sources
+from stlib import data, evaluate, records, sources
 from stlib.__main__ import main
 from stlib.configure import load_rows
 from stlib.errors import UsageError
@@ -133,7 +133,19 @@ def test_the_course_names_what_is_missing_before_it_starts(tmp_path, without_tra
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("steps", [500, pytest.param(1_000, marks=pytest.mark.soak)])
+def test_a_recorded_run_comes_out_again(tmp_path):
+    """The first hundred steps of the card's recipe, in the rows of the record, whichever the processor and its precision."""
+    arguments = {"data": str(REAL_DATA), "nli_split": "train+validation+test", "seed": 1, "log_every": 25}
+    log = train("card", "small", out=tmp_path / "run", max_steps=100, **arguments).log()
+    rows = {"hypothesis": "card", "nli_split": arguments["nli_split"], "seed": 1}
+    recorded = next(run for run in records.load("forensics")["runs"] if rows.items() <= run.items())
+    assert list(log["step"]) == [25, 50, 75, 100]
+    assert list(log["loss"]) == pytest.approx(list(recorded["loss"].values())[:4], abs=0.002)
+
+
+@pytest.mark.slow
+@pytest.mark.soak
+@pytest.mark.parametrize("steps", [500, 1_000])
 def test_the_cards_recipe_gives_the_cards_first_two_rows(tmp_path, steps):
     """Steps 1-500 within 0.003 of the card's 1.0795, 501-1,000 within 0.015 of 0.9939; the head keeps its bits."""
     arguments = ["--recipe", "card", "--nli-split", "validation+test", "--max-steps", str(steps), "--seed", "1"]

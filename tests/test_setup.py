@@ -252,6 +252,7 @@ def test_alone_on_a_strange_machine(repository, tmp_path, monkeypatch):
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
     monkeypatch.setenv("COLAB_RELEASE_TAG", "release-colab")
     monkeypatch.delenv("STLIB_RUNS")
+    monkeypatch.setenv("STLIB_MAX_STEPS", "20")  # that it trains there is enough
     (tmp_path / "content").mkdir()
     for path in (COURSE[0], COURSE[2]):
         notebook = stamped(path, repository)
