@@ -38,7 +38,7 @@ book: $(BOOK_READY) ## build the site from README and notebooks, into build/book
 browser: $(BOOK_READY) ## check the site and JupyterLab in a headless browser
 	$(BIN)/python -m pytest tests -m browser
 soak: $(READY) ## the slow tests, and the notebooks twenty times in random order: hours
-	$(BIN)/python -m pytest tests -m "(slow or soak) and not real_data"
+	$(BIN)/python -m pytest tests -m "slow or soak"
 	for round in $$(seq 20); do ls notebooks/*.ipynb notebooks/solutions/*.ipynb | sort -R | xargs $(BIN)/python -m pytest -q || exit 1; done
 # Notebooks in kernels that end by themselves: those of the tests are killed, and with them what was measured.
 coverage: $(READY) ## which lines and branches of stlib the tests and notebooks reach
