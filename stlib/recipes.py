@@ -159,7 +159,8 @@ def get_recipe(name: str | Recipe) -> Recipe:
 def linear_schedule(warmup_steps: int, schedule_steps: int) -> Callable[[int], float]:
     """Return the factor on the learning rate at a step, counted from 0: up over the warm-up, then straight down to 0.
 
-    The same line as ``transformers.get_linear_schedule_with_warmup`` and the legacy ``WarmupLinear``.
+    The learning rate of step n is the recipe's times the factor at n - 1. The same line as
+    ``transformers.get_linear_schedule_with_warmup`` and the legacy ``WarmupLinear``.
     """
     up, down = max(1, warmup_steps), max(1, schedule_steps - warmup_steps)
     return lambda step: step / up if step < warmup_steps else max(0.0, (schedule_steps - step) / down)

@@ -192,7 +192,7 @@ def average(models: Sequence[nn.Module]) -> nn.Module:
     return models[0]
 
 
-def find_or_train(recipe: str = "trained_head", profile: str | None = None) -> Run:
+def find_or_train(recipe: str | Recipe = "trained_head", profile: str | None = None) -> Run:
     """Return the run that a notebook trains: loaded if it is there and still fits, else trained now.
 
     A run fits if all that decides it is the same, but for the machine (engine, precision, device). While another process
@@ -206,9 +206,7 @@ def find_or_train(recipe: str = "trained_head", profile: str | None = None) -> R
                 unfinished = folder / "unfinished.json"
                 resume = unfinished.exists() and config.differs_from(runs.read_json(unfinished)) is None
                 if folder.exists() and not resume:
-                    print(
-                        f"{folder.name} was trained otherwise and does not fit: it is now {runs.set_aside(folder).name}"
-                    )
+                    print(f"{folder.name} was trained otherwise: it is now {runs.set_aside(folder).name}")
                 return carry_out(config, rows, folder, resume)
     run = Run.load(folder)
     print(f"loaded the run {folder.name}: {run.info['steps']:,} steps on {run.info['rows']:,} pairs")
