@@ -3,13 +3,17 @@
     python research/more_pairs.py --data DATA_FOLDER --json stlib/records/more_pairs.json
 
 Each point is the average of four runs. Runs are kept under ``runs/more_pairs``, as in ``research/better_recipes.py``.
+``--train-data`` names another folder with NLI pairs to train on, whose ``--splits`` are other points; ``--add`` then keeps the
+record's other rows:
+
+    python research/more_pairs.py --data DATA_FOLDER --train-data MORE --splits train --add --json stlib/records/more_pairs.json
 """
 
 import argparse
 from pathlib import Path
 
 from better_recipes import cook, kept_of, load, scored
-from frame import record
+from frame import joined, record
 
 SPLITS = ("validation[:1230]", "validation[:4920]", "validation", "validation+test")
 MEMBERS = 4
@@ -20,6 +24,8 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="a folder with real corpora")
     parser.add_argument("--recipe", default="ranking")
     parser.add_argument("--splits", nargs="+", default=SPLITS, help="NLI splits, from few pairs to many")
+    parser.add_argument("--train-data", help="a folder with the NLI pairs to train on (default: --data)")
+    parser.add_argument("--add", action="store_true", help="keep the record's other rows")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--json", type=Path, required=True)
     options = parser.parse_args()
@@ -30,15 +36,14 @@ def main() -> None:
     from stlib.settings import runs_folder
     from stlib.sources import Source
 
-    source = Source("folder", Path(options.data))
+    source, train_data = Source("folder", Path(options.data)), options.train_data or options.data
     judge, rows = Judge(source, load_base(), None), []
-    for number, split in enumerate(options.splits):
-        pairs = len(nli(split, source))
+    for split in options.splits:
+        pairs = len(nli(split, Source("folder", Path(train_data))))
         for seed in options.seeds:
-            out = runs_folder() / "more_pairs" / f"{number}-seed{seed}"
+            out = runs_folder() / "more_pairs" / f"{pairs}-seed{seed}"
             if not (out / "run.json").exists():
-                arguments = argparse.Namespace(data=options.data, train_data=None, nli_split=split)
-                cook(options.recipe, seed, out, arguments, MEMBERS)
+                cook(options.recipe, seed, out, train_data, split, MEMBERS)
             scores = scored(out / "scores.json", judge, lambda o=out: load(o), nli=False)
             rows.append({"nli_split": split, "pairs": pairs, "seed": seed, **kept_of(out), **scores})
     about = (
@@ -47,6 +52,8 @@ def main() -> None:
     )
     command = f"python research/more_pairs.py --data DATA_FOLDER --seeds {' '.join(map(str, options.seeds))}"
     base = judge.score(load_base(), nli=False)
+    if options.add:
+        rows = joined(options.json, rows, "pairs", "seed")
     record(options.json, about, command, rows, data_fingerprint=rows[-1]["data_fingerprint"], base=base)
 
 
