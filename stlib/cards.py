@@ -317,7 +317,7 @@ def effective_settings(info: dict) -> list[tuple[str, str]]:
         ("loss", loss),
         ("started from", "the base model" if info["start"] == "base" else f"the run `{Path(info['start']).name}`"),
         ("optimizer", f"AdamW, betas 0.9 and 0.999, epsilon 1e-8, learning rate {recipe.learning_rate:g}"),
-        ("weight decay", f"{recipe.weight_decay:g} on weights, 0 on biases and LayerNorm"),
+        ("weight decay", f"{recipe.weight_decay:g} on the encoder's weights, 0 on its biases, LayerNorm and the head"),
         ("schedule", f"linear: {warmup}, then down to zero at step {recipe.schedule_steps:,}"),
         ("steps", f"{info['steps']:,} of {info['total_steps'] * recipe.soup:,}, {info['batch_size']} {rows} each"),
         ("batches", batches),

@@ -3,7 +3,7 @@
 The library pads every sentence to the longest of its column and runs one pass per column. Here the tokens of all
 sentences lie one after another as the rows of one matrix, so that every matrix product works on real tokens only.
 Attention is the one place where a token has to know its sentence: there, sentences of similar length are laid out as
-blocks. The idea is that of variable-length attention (Zeng et al. 2022, ByteTransformer, arXiv 2210.03052).
+blocks. The idea is that of variable-length attention (Zhai et al. 2022, ByteTransformer, arXiv 2210.03052).
 
 The weights are the model's own parameters, and the backward pass is autograd's. One written by hand takes as long, give or
 take 2 % (``stlib/records/engine_choice.json``), and a hundred lines more. ``tests/test_packed.py`` holds ours against the library.
