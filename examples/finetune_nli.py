@@ -1,13 +1,12 @@
 """Fine-tune a sentence encoder with sentence-transformers alone, and say in one line whether it got better.
 
     pip install "sentence-transformers[train]>=6.2,<7"
-    python finetune_nli.py --base all-MiniLM-L6-v2 --train "sentence-transformers/all-nli:triplet:train[:20000]" \\
+    python finetune_nli.py --base all-MiniLM-L6-v2 --train "sentence-transformers/all-nli:triplet:train[:9999]" \\
         --dev sentence-transformers/stsb::validation --test sentence-transformers/stsb::test --out my-model
 
 Data is a parquet or CSV file, or NAME:CONFIG:SPLIT on the hub. --train has the columns anchor, positive and negative, or
 two texts and a label (0 entailment, 1 neutral, 2 contradiction); --dev and --test have two texts and a score. The dev
-pairs decide when to stop and which checkpoint is kept. The untrained model is step 0 of the curve that is printed, and no
-checkpoint: if none is better, keep what you had. The test pairs are scored before and after, no more.
+pairs decide when to stop and which checkpoint is kept (step 0, the untrained model, is none). Test pairs are scored twice.
 """
 
 import argparse
@@ -18,12 +17,7 @@ import numpy as np
 import pandas as pd
 from datasets import Dataset, load_dataset
 from scipy.stats import spearmanr
-from sentence_transformers import (
-    SentenceTransformer,
-    SentenceTransformerTrainer,
-    SentenceTransformerTrainingArguments,
-    util,
-)
+from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from sentence_transformers.sentence_transformer import evaluation, losses
 from sentence_transformers.sentence_transformer.training_args import BatchSamplers
 from transformers import EarlyStoppingCallback
@@ -70,7 +64,7 @@ def load_training(source: str, loss: str) -> Dataset:
 
 def cosines_of(model: SentenceTransformer, pairs: pd.DataFrame) -> np.ndarray:
     u, v = (model.encode(pairs[side].tolist()) for side in ("first", "second"))
-    return util.pairwise_cos_sim(u, v).numpy()
+    return model.similarity_pairwise(u, v).numpy()
 
 
 def verdict(before: np.ndarray, after: np.ndarray, scores: np.ndarray) -> str:
@@ -105,7 +99,7 @@ def main() -> None:
 
     # 1. The model, and what it makes of the test pairs before.
     try:
-        model = SentenceTransformer(args.base, local_files_only=Path(args.base).is_dir())
+        model = SentenceTransformer(args.base, similarity_fn_name="cosine", local_files_only=Path(args.base).is_dir())
     except Exception as error:
         sys.exit(f"{args.base} is no model folder and no model on the hub ({' '.join(str(error).split())})")
     before = cosines_of(model, test)
@@ -136,9 +130,7 @@ def main() -> None:
         args=arguments,
         train_dataset=train,
         loss=losses.MultipleNegativesRankingLoss(model) if args.loss == "ranking" else losses.CoSENTLoss(model),
-        evaluator=evaluation.EmbeddingSimilarityEvaluator(
-            *dev.to_dict("list").values(), name="dev", write_csv=False, similarity_fn_names=["cosine"]
-        ),
+        evaluator=evaluation.EmbeddingSimilarityEvaluator(*dev.to_dict("list").values(), name="dev", write_csv=False),
         callbacks=[EarlyStoppingCallback(early_stopping_patience=args.patience)],
     )
     trainer.train()
