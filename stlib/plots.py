@@ -47,17 +47,6 @@ def finish(ax: Axes, xlabel: str, ylabel: str, rows: Names = (), beside: bool = 
     return ax
 
 
-def compare_with_zero(ax: Axes, axis: str, linear: float, ticks: Sequence[float], zero: str) -> str:
-    """Make an axis linear up to ``linear`` on both sides of zero and logarithmic beyond, and return words that say so.
-
-    A dashed line marks ``zero``, so that small differences from it can be seen beside large ones.
-    """
-    getattr(ax, f"set_{axis}scale")("symlog", linthresh=linear, linscale=0.7)
-    getattr(ax, f"set_{axis}ticks")(ticks, [f"{tick:+g}" if tick else "0" for tick in ticks])
-    getattr(ax, {"x": "axvline", "y": "axhline"}[axis])(0, color=BLACK, linestyle="--", label=zero)
-    return f"\nscale: linear to ±{linear:g}, then logarithmic"
-
-
 def length_histograms(lengths: Mapping[str, Sequence[int]], ax: Axes | None = None) -> Axes:
     """Draw the token counts of each column as an outlined histogram, with their mean as a vertical line."""
     ax = new_axes(ax)
@@ -124,12 +113,9 @@ def hypotheses(rows: pd.DataFrame, card: pd.Series, ax: Axes | None = None) -> A
         errors = [gaps.mean() - gaps.min(), gaps.max() - gaps.mean()]
         at = places + (i - (len(groups) - 1) / 2) * 0.8 / (len(groups) + 1)
         ax.errorbar(at, gaps.mean(), yerr=errors, linestyle="none", capsize=4, markersize=6, label=name)
-    scale = compare_with_zero(
-        ax, "y", 0.01, (-0.1, -0.05, -0.02, -0.01, -0.005, 0, 0.005, 0.01, 0.02, 0.05), "the card"
-    )
+    ax.axhline(0, color=BLACK, linestyle="--", label="the card")
     ax.set_xticks(places, [f"{step - 499:,}-{step:,}" for step in rows.columns])
-    ylabel = f"training loss minus the card's (nats){scale}"
-    return finish(ax, "training steps that a row averages over", ylabel, beside=True)
+    return finish(ax, "training steps that a row averages over", "loss minus the card's (nats)", beside=True)
 
 
 def bounds(table: pd.DataFrame, plateau: float, ax: Axes | None = None) -> Axes:
@@ -203,8 +189,13 @@ def subset_changes(table: pd.DataFrame, models: Names, ax: Axes | None = None) -
     ax = new_axes(ax, 9.0, 0.28 * len(changes) + 1.4)
     for model in models:
         ax.plot(changes[model], range(len(changes)), linestyle="none", markersize=6, label=model)
-    scale = compare_with_zero(ax, "x", 5, (-80, -40, -20, -10, -5, -2.5, 0, 2.5, 5), "the base model")
-    return finish(ax, f"Spearman x 100 minus the base model's (points){scale}", "subset", changes.index, beside=True)
+    # Small changes are to be seen beside large ones.
+    ax.set_xscale("symlog", linthresh=5, linscale=0.7)
+    ticks = (-80, -40, -20, -10, -5, -2.5, 0, 2.5, 5)
+    ax.set_xticks(ticks, [f"{tick:+g}" if tick else "0" for tick in ticks])
+    ax.axvline(0, color=BLACK, linestyle="--", label="the base model")
+    xlabel = "Spearman x 100 minus the base model's (points)\nscale: linear to ±5, then logarithmic"
+    return finish(ax, xlabel, "subset", changes.index, beside=True)
 
 
 def planes(coordinates: Mapping[str, np.ndarray], labels: np.ndarray, names: Names) -> np.ndarray:

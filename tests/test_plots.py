@@ -157,19 +157,13 @@ def test_changes_are_drawn_subset_by_subset():
     assert labelled(ax)
     assert [line.get_xdata().tolist() for line in ax.get_lines()[:2]] == [[1, -2], [3, 4]]
     assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"]
-
-
-@pytest.mark.parametrize("axis", ["x", "y"])
-def test_what_differs_little_from_zero_is_seen_beside_what_differs_much(axis):
-    ax = plots.new_axes()
-    words = plots.compare_with_zero(ax, axis, 1, (-100, -1, 0, 1), "the base model")
-    assert words == "\nscale: linear to ±1, then logarithmic"
-    ax.set(xlim=(-100, 1), ylim=(-100, 1))
-    one, half, zero = (ax.transData.transform((at, at))["xy".index(axis)] for at in (1, 0.5, 0))
-    far = ax.transData.transform((-100, -100))["xy".index(axis)]
-    assert one - half == pytest.approx(half - zero)
-    assert one - zero > (zero - far) / 8
-    assert [tick.get_text() for tick in getattr(ax, f"get_{axis}ticklabels")()] == ["-100", "-1", "0", "+1"]
+    # linear up to 5 points, so that small changes are seen beside large ones
+    assert ax.get_xlabel().endswith("scale: linear to ±5, then logarithmic")
+    ax.set_xlim(-100, 5)
+    far, zero, half, five = (ax.transData.transform((at, 0))[0] for at in (-100, 0, 2.5, 5))
+    assert five - half == pytest.approx(half - zero)
+    assert five - zero > (zero - far) / 8
+    assert [tick.get_text() for tick in ax.get_xticklabels()][-3:] == ["0", "+2.5", "+5"]
 
 
 def test_planes_draw_every_model():
