@@ -143,20 +143,19 @@ def made(source: str, *tags: str):
 
 
 def with_solutions(cells: list, solutions: Path) -> list:
-    """Return the cells with a folded solution below each template: the code under the heading ``## 1. …`` there."""
-    answers, number, result = defaultdict(list), "", []
+    """Return the cells with a folded solution below each template: code and text under the heading ``## 1. …`` there."""
+    answers, texts, number, result = defaultdict(list), defaultdict(list), "", []
     for cell in nbformat.read(solutions, as_version=4).cells:
-        if cell.cell_type == "code":
-            answers[number].append(cell.source)
-        elif heading := re.match(r"## (\d)\. ", cell.source):
+        if heading := re.match(r"## (\d)\. ", cell.source):
             number = heading[1]
+        else:
+            (answers if cell.cell_type == "code" else texts)[number].append(cell.source)
     for cell in cells:
         result.append(cell)
         if cell.cell_type == "code" and (found := re.search(r"check\(\"\d\d\.(\d)\"", cell.source)):
             code = "\n\n\n".join(answers[found[1]])
-            fold = (
-                f"<details><summary>Solution of exercise {found[1]}</summary>\n\n```python\n{code}\n```\n\n</details>"
-            )
+            text = "\n\n".join([f"```python\n{code}\n```", *texts[found[1]]])
+            fold = f"<details><summary>Solution of exercise {found[1]}</summary>\n\n{text}\n\n</details>"
             result.append(made(fold, "solution"))
     return result
 
