@@ -33,6 +33,7 @@ def main() -> None:
 
     from stlib.data import nli
     from stlib.model import load_base
+    from stlib.runs import read_json
     from stlib.settings import runs_folder
     from stlib.sources import Source
 
@@ -51,10 +52,12 @@ def main() -> None:
         "STS12-15 and STS-B test; encoders scored in bf16; seconds are no timings"
     )
     command = f"python research/more_pairs.py --data DATA_FOLDER --seeds {' '.join(map(str, options.seeds))}"
-    base = judge.score(load_base(), nli=False)
+    base, fingerprint = judge.score(load_base(), nli=False), rows[-1]["data_fingerprint"]
     if options.add:
-        rows = joined(options.json, rows, "pairs", "seed")
-    record(options.json, about, command, rows, data_fingerprint=rows[-1]["data_fingerprint"], base=base)
+        old, rows = read_json(options.json), joined(options.json, rows, "pairs", "seed")
+        command = f"{old['command']}; {command} --train-data MORE --splits {' '.join(options.splits)} --add"
+        fingerprint = old["data_fingerprint"]
+    record(options.json, about, command, rows, data_fingerprint=fingerprint, base=base)
 
 
 if __name__ == "__main__":
