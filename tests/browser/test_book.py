@@ -102,7 +102,7 @@ def test_accessibility(pages, address, browser, screenshots, scheme):
     found = {}
     for name in names(pages):
         page.goto(f"{address}/{name}")
-        page.wait_for_load_state("networkidle")
+        page.wait_for_load_state("networkidle" if scheme == "light" else "load")
         violations = axe.run(page, options=RULES[scheme]).response["violations"]
         if violations:
             found[name] = [(rule["id"], rule["nodes"][0]["html"][:200]) for rule in violations]

@@ -90,8 +90,15 @@ def open_notebook(page, address: str, name: str) -> None:
     )
 
 
+def wait_for_kernel(page) -> None:
+    """Wait until the notebook has its kernel: asked to run before, JupyterLab asks which one to take."""
+    names = page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-KernelName")
+    wait_for(lambda: any("Python 3" in name for name in names.all_inner_texts()), 60, names.all_inner_texts)
+
+
 def run_all(page) -> list[str]:
     """Run all cells; returns the widths that progress bars had on the way."""
+    wait_for_kernel(page)
     busy = page.locator(".jp-Notebook-ExecutionIndicator[data-status=busy]").first
     late = pytest.importorskip("playwright.sync_api").TimeoutError
     for _ in range(2):  # a click can get lost while the page is still settling
