@@ -7,7 +7,7 @@ already is neither trained nor scored again. With ``--add`` the record keeps its
 ``--train-data`` names another folder with NLI pairs to train on; ``--folder`` then keeps its runs apart. SoftmaxLoss on as many
 training rows, its heads tested on another corpus too:
 
-    python research/better_recipes.py --data DATA_FOLDER --nli-split "train[:20000]" --folder training_rows \
+    python research/better_recipes.py --data DATA_FOLDER --nli-split "train[:20000]" --folder training_rows \\
         --contenders softmax_frozen softmax_trained softmax_fast --mnli MORE --json stlib/records/training_rows.json
 """
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
 
-from stlib import data, evaluate, records, sources
+from stlib import data, evaluate, forensics, sources
 from stlib.__main__ import main
 from stlib.configure import load_rows
 from stlib.errors import UsageError
@@ -137,8 +137,7 @@ def test_a_recorded_run_comes_out_again(tmp_path):
     """The first hundred steps of the card's recipe, in the rows of the record, whichever the processor and its precision."""
     arguments = {"data": str(REAL_DATA), "nli_split": "train+validation+test", "seed": 1, "log_every": 25}
     log = train("card", "small", out=tmp_path / "run", max_steps=100, **arguments).log()
-    rows = {"hypothesis": "card", "nli_split": arguments["nli_split"], "seed": 1}
-    recorded = next(run for run in records.load("forensics")["runs"] if rows.items() <= run.items())
+    recorded = next(run for run in forensics.recorded("card", nli_split=arguments["nli_split"]) if run["seed"] == 1)
     assert list(log["step"]) == [25, 50, 75, 100]
     assert list(log["loss"]) == pytest.approx(list(recorded["loss"].values())[:4], abs=0.002)
 

@@ -1,6 +1,5 @@
 """JupyterLab in a headless browser: notebooks 01 to 04 run to their end, bars move, widgets answer."""
 
-import contextlib
 import os
 import re
 import shutil
@@ -88,25 +87,16 @@ def open_notebook(page, address: str, name: str) -> None:
         ".jp-NotebookPanel:not(.lm-mod-hidden) [data-status=idle], .jp-Notebook-ExecutionIndicator[data-status=idle]",
         timeout=60_000,
     )
-
-
-def wait_for_kernel(page) -> None:
-    """Wait until the notebook has its kernel: asked to run before, JupyterLab asks which one to take."""
+    # Asked to run a notebook that has no kernel yet, JupyterLab asks which one to take.
     names = page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-KernelName")
     wait_for(lambda: any("Python 3" in name for name in names.all_inner_texts()), 60, names.all_inner_texts)
 
 
 def run_all(page) -> list[str]:
     """Run all cells; returns the widths that progress bars had on the way."""
-    wait_for_kernel(page)
-    busy = page.locator(".jp-Notebook-ExecutionIndicator[data-status=busy]").first
-    late = pytest.importorskip("playwright.sync_api").TimeoutError
-    for _ in range(2):  # a click can get lost while the page is still settling
-        page.locator(".lm-MenuBar-item", has_text="Run").first.click()
-        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-        with contextlib.suppress(late):
-            busy.wait_for(timeout=60_000)
-            break
+    page.locator(".lm-MenuBar-item", has_text="Run").first.click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=busy]", timeout=30_000)
     widths, idle = [], 0
 
     def finished() -> bool:
