@@ -4,10 +4,10 @@
 
 NLI is tested on SNLI test, so train on other pairs. Each run is a run folder under ``runs/better_recipes``; what is there
 already is neither trained nor scored again. With ``--add`` the record keeps its other rows, whose folders may be gone.
-``--train-data`` names another folder with NLI pairs to train on; ``--folder`` then keeps its runs apart. SoftmaxLoss on as many
-training rows, its heads tested on another corpus too:
+``--train-data`` names another folder with NLI pairs to train on; ``--folder`` then keeps its runs apart. SoftmaxLoss on twice
+as many pairs, of the training split, in half as many passes, its heads tested on another corpus too:
 
-    python research/better_recipes.py --data DATA_FOLDER --nli-split "train[:20000]" --folder training_rows \\
+    python research/better_recipes.py --data DATA_FOLDER --nli-split "train[:20000]" --epochs 2 --folder training_rows \\
         --contenders softmax_frozen softmax_trained softmax_fast --mnli MORE --json stlib/records/training_rows.json
 """
 
@@ -33,12 +33,13 @@ def main() -> None:
     parser.add_argument("--collect", action="store_true", help="train nothing: score and record what is there")
     parser.add_argument("--add", action="store_true", help="keep the record's other rows")
     parser.add_argument("--train-data", help="a folder with the NLI pairs to train on (default: --data)")
+    parser.add_argument("--epochs", type=int, help="passes over the rows (default: the recipe's)")
     parser.add_argument("--folder", default="better_recipes", help="the folder of the runs, under runs/")
     parser.add_argument("--mnli", help="a folder with MultiNLI's matched validation pairs, to test heads on as well")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     from stlib.data import nli
-    from stlib.recipes import CONTENDERS
+    from stlib.recipes import CONTENDERS, get_recipe
     from stlib.settings import runs_folder
     from stlib.sources import Source
 
@@ -55,7 +56,8 @@ def main() -> None:
         if name in SOUPS:
             cook(SOUPS[name], seed, out, *where)
         else:
-            train_one(name, seed, out, *where)
+            recipe = get_recipe(name)
+            train_one(replace(recipe, epochs=options.epochs or recipe.epochs), seed, out, *where)
     if options.train_only:
         return
     from contest import Judge
@@ -85,6 +87,7 @@ def main() -> None:
             "other work, so that seconds are no timings"
         )
         command = f'python research/better_recipes.py --data DATA_FOLDER --nli-split "{options.nli_split}"'
+        command += f" --epochs {options.epochs}" if options.epochs else ""
         command += " --mnli MORE --contenders " + " ".join(names) if options.mnli else ""
         record(options.json, about, command, rows, base=base)
 

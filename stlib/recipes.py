@@ -25,13 +25,14 @@ NLI_SCORES = np.array([1.0, 0.5, 0.0], dtype=np.float32)
 LOSSES = {
     "softmax": losses.SoftmaxLoss,
     "mnrl": losses.MultipleNegativesRankingLoss,
+    "mnrl_pairs": losses.MultipleNegativesRankingLoss,  # on entailed pairs alone, without hard negatives
     "gist": losses.GISTEmbedLoss,
     "cosent": losses.CoSENTLoss,
     "angle": losses.AnglELoss,
     "cosine": losses.CosineSimilarityLoss,
 }
 ON_TRIPLETS = ("mnrl", "gist")
-COMPARE_A_BATCH = (*ON_TRIPLETS, "cosent", "angle")  # all its rows with each other; they have a scale
+COMPARE_A_BATCH = (*ON_TRIPLETS, "mnrl_pairs", "cosent", "angle")  # all its rows with each other; they have a scale
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,7 @@ CONTENDERS = (
 )  # fmt: skip
 OTHERS = (
     RANKING.but("ranking_soup", "eight runs of ranking, averaged", soup=8),
+    RANKING.but("ranking_pairs", "ranking on entailed pairs, without hard negatives", loss="mnrl_pairs"),
     FROZEN.but("angle", "AnglE on the same scores", loss="angle"),
     STS_STAGE,
 )
@@ -191,7 +193,7 @@ def training_rows(recipe: Recipe, pairs: Dataset) -> Dataset:
     """Return the rows that the recipe's loss takes.
 
     ``pairs`` are NLI pairs (``sentence_0``, ``sentence_1``, ``label``), which SoftmaxLoss takes as they are and the
-    ranking loss as ``triplets``. For a recipe on STS pairs they are ``sentence1``, ``sentence2`` and ``score`` (0 to 5).
+    ranking loss as ``triplets`` or as entailed pairs. For a recipe on STS pairs they are ``sentence1``, ``sentence2`` and ``score`` (0 to 5).
     The losses that learn from scores take pairs with a ``label`` from 0 to 1.
     """
     if recipe.data != "nli":
@@ -199,6 +201,9 @@ def training_rows(recipe: Recipe, pairs: Dataset) -> Dataset:
         scores = np.asarray(pairs["score"], dtype=np.float32) / 5
     elif recipe.loss in ("softmax", *ON_TRIPLETS):
         return pairs if recipe.loss == "softmax" else triplets(pairs)
+    elif recipe.loss == "mnrl_pairs":
+        entailed = pairs.select(np.flatnonzero(np.asarray(pairs["label"]) == 0)).remove_columns("label")
+        return entailed.rename_columns({"sentence_0": "anchor", "sentence_1": "positive"})
     else:
         columns, scores = pairs.remove_columns("label"), NLI_SCORES[np.asarray(pairs["label"])]
     return columns.add_column("label", scores.tolist(), feature=Value("float32"))

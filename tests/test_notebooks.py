@@ -191,6 +191,19 @@ def test_sentences_are_short(path):
     assert max(lengths) <= 45
 
 
+def words_in_sight(path) -> int:
+    """The words of a notebook's prose: letters only, without what is folded, code blocks, formulas and links' targets."""
+    text = re.sub(
+        r"```.*?```|<details>.*?</details>|(?<=\])\([^)]*\)|\$[^$]*\$|<[^>]*>", " ", prose(path), flags=re.DOTALL
+    )
+    return len(re.findall(r"[^\W\d_][\w'’-]*", text))
+
+
+@pytest.mark.parametrize("path", COURSE, ids=by_name)
+def test_a_notebook_is_read_in_a_quarter_of_an_hour(path):
+    assert 1_500 <= words_in_sight(path) <= 3_000
+
+
 def test_every_column_of_a_table_has_a_name():
     """A screen reader reads a column's name before each cell of it."""
     texts = {path: path.read_text(encoding="utf-8") for path in PAGES} | {

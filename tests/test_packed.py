@@ -214,6 +214,7 @@ LOSSES = {
     "softmax with product": ({"multiply": True}, [0, 2, 1]),
     "softmax without norm": ({"normalize": False}, [0, 2, 1]),
     "ranking on fewer dimensions": ({"loss": "mnrl", "matryoshka": (24, 8)}, None),
+    "ranking without hard negatives": ({"loss": "mnrl_pairs"}, None),
     "cosent": ({"loss": "cosent"}, [0.9, 0.1, 0.5]),
 }
 

@@ -147,6 +147,12 @@ def test_pairs_without_triplets_are_refused():
         triplets(PAIRS.select([3, 4, 5]))
 
 
+def test_without_hard_negatives_the_rows_are_the_entailed_pairs():
+    rows = training_rows(recipe("mnrl_pairs"), PAIRS)
+    assert rows.column_names == ["anchor", "positive"]
+    assert [tuple(row.values()) for row in rows] == [("a", "a yes"), ("a", "a also"), ("c", "c yes")]
+
+
 def test_scores_follow_the_labels():
     rows = training_rows(recipe("cosent"), PAIRS)
     assert rows.column_names == ["sentence_0", "sentence_1", "label"]

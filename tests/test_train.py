@@ -117,7 +117,9 @@ def test_a_start_that_the_packed_engine_does_not_know_is_refused_before_anything
     assert train(**options, engine="stock").info["steps"] == 1
 
 
-@pytest.mark.parametrize("recipe", ["ranking", "ranking_matryoshka", "ranking_soup", "cosent", "angle"])
+@pytest.mark.parametrize(
+    "recipe", ["ranking", "ranking_pairs", "ranking_matryoshka", "ranking_soup", "cosent", "angle"]
+)
 def test_several_processes_do_not_rank(monkeypatch, recipe):
     """Each would rank among its own share of the batch: another loss than with one process."""
     monkeypatch.setenv("WORLD_SIZE", "2")
