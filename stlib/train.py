@@ -108,12 +108,11 @@ def prepare_loss(config: RunConfig) -> nn.Module:
     set_seed(config.seed)
     start = None if config.start == "base" else runs.find_model_folder(config.start)
     model = load_encoder(start, config.device) if start else load_base(config.device)
+    describe_model(model, config)
     model = prepare_encoder(config.recipe, model)
     if config.engine == "packed":
         PackedEncoder.check(model)
-    loss = make_loss(config.recipe, model)
-    describe_model(model, config)
-    return loss
+    return make_loss(config.recipe, model)
 
 
 def make_trainer(config: RunConfig, loss: nn.Module, rows: Dataset, out: Path) -> NLITrainer:
