@@ -306,7 +306,7 @@ def effective_settings(info: dict) -> list[tuple[str, str]]:
     if recipe.loss == "softmax" and recipe.head_gain != 1:
         head += f"; its initial weights were multiplied by {recipe.head_gain:g}"
     warmup = f"up over {recipe.warmup_steps:,} steps" if recipe.warmup_steps else "no warm-up"
-    rows = "triplets" if recipe.loss in ON_TRIPLETS else "pairs"
+    rows = recipe.kind_of_rows()
     batches = (
         "premises in random order, rows with one premise side by side" if recipe.together else "rows in random order"
     )

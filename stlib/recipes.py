@@ -75,6 +75,9 @@ class Recipe:
         """Return a recipe of another name that differs in ``changes``."""
         return replace(self, name=name, about=about, **changes)
 
+    def kind_of_rows(self) -> str:
+        return "triplets" if self.loss in ON_TRIPLETS else "pairs"
+
     def fitted_to(self, total_steps: int, profile: Profile) -> "Recipe":
         """Return the recipe with its schedule and rate as a run of ``total_steps`` at a profile has them."""
         if self.schedule_steps is not None:

@@ -22,7 +22,7 @@ from stlib.fast.packed import PackedEncoder
 from stlib.fast.tokens import tokenise, tokenizer_key
 from stlib.fast.trainer import PackedTrainer
 from stlib.model import NLIClassifier, load_base, load_encoder, save_encoder
-from stlib.recipes import ON_TRIPLETS, Recipe, head_of, make_loss, make_optimizer, prepare_encoder
+from stlib.recipes import Recipe, head_of, make_loss, make_optimizer, prepare_encoder
 from stlib.runs import Run, RunConfig
 from stlib.settings import PRECISIONS, describe_device, is_first_process, runs_folder
 from stlib.trainer import KEPT, NLITrainer, ProgressBar, StopAfter, difference_between_processes, training_arguments
@@ -208,14 +208,15 @@ def find_or_train(recipe: str | Recipe = "trained_head", profile: str | None = N
                     print(f"{folder.name} was trained otherwise: it is now {runs.set_aside(folder).name}")
                 return carry_out(config, rows, folder, resume)
     run = Run.load(folder)
-    print(f"loaded the run {folder.name}: {run.info['steps']:,} steps on {run.info['rows']:,} pairs")
+    print(
+        f"loaded the run {folder.name}: {run.info['steps']:,} steps on {run.info['rows']:,} {config.recipe.kind_of_rows()}"
+    )
     return run
 
 
 def describe(config: RunConfig, model: SentenceTransformer, rows: Dataset) -> str:
     """Return what is about to be trained in one line, and how long it will take: on a GPU the bar alone can say that."""
     recipe, time_needed = config.recipe, "the bar says how long it takes"
-    kind = "triplets" if recipe.loss in ON_TRIPLETS else "pairs"
     if config.device == "cpu":
         taken = config.last_step * recipe.batch_size
         seconds = bench.expected_seconds(model, rows, taken, config.engine, config.precision)
@@ -223,7 +224,7 @@ def describe(config: RunConfig, model: SentenceTransformer, rows: Dataset) -> st
     of = config.nli_split if recipe.data == "nli" else f"{recipe.data} {config.nli_split}"
     found = "" if config.source == "mini corpora" else f" ({rows.info.description})"
     return (
-        f"training {recipe.name}, profile {config.profile}: {config.rows:,} {kind} of {of} from {config.source}{found}, "
+        f"training {recipe.name}, profile {config.profile}: {config.rows:,} {recipe.kind_of_rows()} of {of} from {config.source}{found}, "
         f"{config.last_step:,} steps of {recipe.batch_size}, learning rate {recipe.learning_rate:g}, warm-up "
         f"{recipe.warmup_steps} steps, {config.engine} engine, {config.precision} on {config.device}; {time_needed}"
     )

@@ -126,7 +126,7 @@ QUANTITIES = {
     "base model: NLI, fresh head, SNLI test": [
         columns("base model", "-", OTHER, "-", NUMBER),
         rf"^    base: {NUMBER}$",  # notebook 06, of a fresh head
-        rf"NLI accuracy, head refitted .*± {OTHER} +{NUMBER}$",
+        rf"NLI accuracy, fresh head .*± {OTHER} +{NUMBER}$",
     ],
     "frozen head: NLI accuracy": [rf"^NLI accuracy +{NUMBER} ±", rf"frozen\s+NLI accuracy is {NUMBER} ±"],
     "frozen head: STS-B": [rf"^STS-B +{NUMBER} ±", rf"and STS-B {NUMBER} ±"],
