@@ -88,6 +88,7 @@ def main() -> None:
         )
         command = f'python research/better_recipes.py --data DATA_FOLDER --nli-split "{options.nli_split}"'
         command += f" --epochs {options.epochs}" if options.epochs else ""
+        command += f" --folder {options.folder}" if options.folder != parser.get_default("folder") else ""
         command += " --mnli MORE --contenders " + " ".join(names) if options.mnli else ""
         record(options.json, about, command, rows, base=base)
 
@@ -133,7 +134,8 @@ def on_mnli(out: Path, folder: str) -> dict:
     if not path.exists():
         task, source, model = "mnli:validation_matched", Source("folder", Path(folder)), load(out)
         rows = list(evaluate.suite(model, [task], source, precision="bf16")) if hasattr(model, "logits_of") else [{}]
-        write_json(path, {f"mnli_{name}": rows[0].get(name) for name in ("accuracy", "low", "high", "n")})
+        found = {name: rows[0].get(name) for name in ("accuracy", "low", "high", "n")}
+        write_json(path, {f"mnli_{name}": round(value, 2) if value else value for name, value in found.items()})
     return read_json(path)
 
 

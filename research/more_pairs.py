@@ -58,8 +58,8 @@ def main() -> None:
         scores = scored(out / "scores.json", judge, lambda o=out: load(o), nli=False)
         rows.append({"nli_split": split, "pairs": pairs, "seed": seed, **kept_of(out), **scores})
     about = (
-        f"{options.recipe}, the average of {MEMBERS} runs, on growing numbers of NLI pairs, against the base model on "
-        "STS12-15 and STS-B test; encoders scored in bf16; seconds are no timings"
+        f"ranking, and ranking_pairs without hard negatives, the average of {MEMBERS} runs, on growing numbers of NLI pairs "
+        "and on other pairs, against the base model on STS12-15 and STS-B test; encoders scored in bf16; seconds are no timings"
     )
     command = f"python research/more_pairs.py --data DATA_FOLDER --seeds {' '.join(map(str, options.seeds))}"
     base, fingerprint = judge.score(load_base(), nli=False), rows[-1]["data_fingerprint"]
