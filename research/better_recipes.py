@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--collect", action="store_true", help="train nothing: score and record what is there")
     parser.add_argument("--add", action="store_true", help="keep the record's other rows")
     parser.add_argument("--train-data", help="a folder with the NLI pairs to train on (default: --data)")
-    parser.add_argument("--epochs", type=int, help="passes over the rows (default: the recipe's)")
+    parser.add_argument("--epochs", type=int, help="passes over the rows (default: the recipe's; soups keep theirs)")
     parser.add_argument("--folder", default="better_recipes", help="the folder of the runs, under runs/")
     parser.add_argument("--mnli", help="a folder with MultiNLI's matched validation pairs, to test heads on as well")
     parser.add_argument("--json", type=Path)

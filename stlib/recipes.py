@@ -76,6 +76,7 @@ class Recipe:
         return replace(self, name=name, about=about, **changes)
 
     def kind_of_rows(self) -> str:
+        """Return what a message calls the rows that the recipe's loss takes."""
         return "triplets" if self.loss in ON_TRIPLETS else "pairs"
 
     def fitted_to(self, total_steps: int, profile: Profile) -> "Recipe":
@@ -196,8 +197,8 @@ def training_rows(recipe: Recipe, pairs: Dataset) -> Dataset:
     """Return the rows that the recipe's loss takes.
 
     ``pairs`` are NLI pairs (``sentence_0``, ``sentence_1``, ``label``), which SoftmaxLoss takes as they are and the
-    ranking loss as ``triplets`` or as entailed pairs. For a recipe on STS pairs they are ``sentence1``, ``sentence2`` and ``score`` (0 to 5).
-    The losses that learn from scores take pairs with a ``label`` from 0 to 1.
+    ranking loss as ``triplets`` or as entailed pairs. For a recipe on STS pairs they are ``sentence1``, ``sentence2`` and
+    ``score`` (0 to 5). The losses that learn from scores take pairs with a ``label`` from 0 to 1.
     """
     if recipe.data != "nli":
         columns = pairs.select_columns(["sentence1", "sentence2"])

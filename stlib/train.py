@@ -208,9 +208,8 @@ def find_or_train(recipe: str | Recipe = "trained_head", profile: str | None = N
                     print(f"{folder.name} was trained otherwise: it is now {runs.set_aside(folder).name}")
                 return carry_out(config, rows, folder, resume)
     run = Run.load(folder)
-    print(
-        f"loaded the run {folder.name}: {run.info['steps']:,} steps on {run.info['rows']:,} {config.recipe.kind_of_rows()}"
-    )
+    found = f"{run.info['steps']:,} steps on {run.info['rows']:,} {config.recipe.kind_of_rows()}"
+    print(f"loaded the run {folder.name}: {found}")
     return run
 
 
@@ -224,7 +223,8 @@ def describe(config: RunConfig, model: SentenceTransformer, rows: Dataset) -> st
     of = config.nli_split if recipe.data == "nli" else f"{recipe.data} {config.nli_split}"
     found = "" if config.source == "mini corpora" else f" ({rows.info.description})"
     return (
-        f"training {recipe.name}, profile {config.profile}: {config.rows:,} {recipe.kind_of_rows()} of {of} from {config.source}{found}, "
-        f"{config.last_step:,} steps of {recipe.batch_size}, learning rate {recipe.learning_rate:g}, warm-up "
-        f"{recipe.warmup_steps} steps, {config.engine} engine, {config.precision} on {config.device}; {time_needed}"
+        f"training {recipe.name}, profile {config.profile}: {config.rows:,} {recipe.kind_of_rows()} of {of} "
+        f"from {config.source}{found}, {config.last_step:,} steps of {recipe.batch_size}, "
+        f"learning rate {recipe.learning_rate:g}, warm-up {recipe.warmup_steps} steps, {config.engine} engine, "
+        f"{config.precision} on {config.device}; {time_needed}"
     )

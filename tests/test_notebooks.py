@@ -165,11 +165,12 @@ def test_the_glossary_has_every_term_and_nothing_else():
     assert list(entries) == sorted(entries, key=str.lower)
 
 
+OUT_OF_SIGHT = r"```.*?```|<details>.*?</details>|\]\([^)]*\)|\$[^$]*\$"  # code, folds, links' targets, formulas
+
+
 def sentences(path) -> list[int]:
     """The number of words of each sentence of a notebook's prose: no code, tables, quizzes' folds or links' targets."""
-    text = re.sub(
-        r"```.*?```|<details>.*?</details>|\]\([^)]*\)|`[^`]*`|\$[^$]*\$", "word", prose(path), flags=re.DOTALL
-    )
+    text = re.sub(OUT_OF_SIGHT + "|`[^`]*`", "word", prose(path), flags=re.DOTALL)
     paragraphs = [
         part
         for part in re.split(r"\n\s*\n|\n(?=[-\d|#])", text)
@@ -193,9 +194,7 @@ def test_sentences_are_short(path):
 
 def words_in_sight(path) -> int:
     """The words of a notebook's prose: letters only, without what is folded, code blocks, formulas and links' targets."""
-    text = re.sub(
-        r"```.*?```|<details>.*?</details>|(?<=\])\([^)]*\)|\$[^$]*\$|<[^>]*>", " ", prose(path), flags=re.DOTALL
-    )
+    text = re.sub(OUT_OF_SIGHT + "|<[^>]*>", " ", prose(path), flags=re.DOTALL)
     return len(re.findall(r"[^\W\d_][\w'’-]*", text))
 
 
