@@ -148,7 +148,7 @@ class StopAfter(TrainerCallback):
 
 def training_arguments(config: RunConfig, folder: Path) -> SentenceTransformerTrainingArguments:
     """Return the library's arguments for a run: what its recipe decides beyond them is in its optimizer and schedule."""
-    recipe = config.recipe
+    recipe, every = config.recipe, config.log_every
     sampler = BatchSamplers.NO_DUPLICATES if recipe.no_duplicates else BatchSamplers.BATCH_SAMPLER
     arguments = SentenceTransformerTrainingArguments(
         output_dir=str(folder),
@@ -158,10 +158,10 @@ def training_arguments(config: RunConfig, folder: Path) -> SentenceTransformerTr
         weight_decay=recipe.weight_decay,
         warmup_steps=recipe.warmup_steps,
         max_grad_norm=recipe.max_grad_norm,
-        logging_steps=config.log_every,
+        logging_steps=every,
         logging_nan_inf_filter=False,  # the default would log a loss that is not a number as zero
         # Checkpoints fall on rows of the log, so that the first row after a resumed one averages over all of its steps.
-        save_steps=max(1, min(1_000, config.last_step // 2) // config.log_every) * config.log_every,
+        save_steps=max(1, min(1_000, config.last_step // 2 + every - 1) // every) * every,
         save_total_limit=KEPT,
         seed=config.seed,
         bf16=config.precision == "bf16",

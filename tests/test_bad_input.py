@@ -225,7 +225,7 @@ NAMES = {
     "no steps": (["train", "--max-steps", "0"], "above zero"),
     "negative steps": (["train", "--max-steps", "-5"], "above zero"),
     "rows of the log": (["train", "--log-every", "0"], "log_every is 0"),
-    "negative seed": (["train", "--seed", "-1"], "seed"),
+    "negative seed": (["train", "--seed", "-1"], "the seed is -1: choose a whole number from 0 to 4294967295"),
     "resume": (["train", "--resume"], "no unfinished run to resume"),
     "task": (["evaluate", "base", "--tasks", "sts,nope"], "no corpus 'nope' in mini corpora (it has: "),
     "split of STS pairs": (

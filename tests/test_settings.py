@@ -39,6 +39,18 @@ def test_a_number_from_outside(monkeypatch):
     assert settings.whole_number("STLIB_MAX_STEPS") is None
     monkeypatch.setenv("STLIB_MAX_STEPS", "25")
     assert settings.whole_number("STLIB_MAX_STEPS") == 25
+    assert configure("trained_head")[0].last_step == 25
+
+
+def test_data_come_from_where_the_profile_says(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "stlib.configure.load_rows", lambda recipe, split, source: asked.append((split, str(source))) or [0]
+    )
+    monkeypatch.setattr("stlib.configure.fingerprint", lambda rows: "")
+    for name in ("mini", "small"):
+        configure("trained_head", name)
+    assert asked == [("train[:8640]", "mini corpora"), ("train[:20000]", "the hub")]
 
 
 def test_device_and_precision_can_be_set_from_outside(monkeypatch):

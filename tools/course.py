@@ -13,6 +13,8 @@ import sys
 import time
 from pathlib import Path
 
+sys.modules["rfc3987_syntax"] = None  # takes a second to import, for a check of addresses that no notebook needs
+
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
@@ -24,9 +26,13 @@ from stlib.errors import UsageError
 QUIET = {"TOKENIZERS_PARALLELISM": "false"}  # the library warns about forks otherwise
 PAUSE = 10  # seconds between two lines if the output is no terminal
 # What the kernel is asked first and last. This process itself imports nothing that takes long.
-BEFORE = """from stlib import configure, data, settings
+# Python's collector takes a second of the time in which the libraries are imported, and a quarter whenever a trainer calls it.
+BEFORE = """import gc
+gc.disable()
+from stlib import configure, data, settings
 configure.configure("trained_head"), data.nli("test")  # what cannot be had is said before anything is trained
-print((settings.runs_folder() / "course").resolve())"""
+print((settings.runs_folder() / "course").resolve())
+gc.freeze(), gc.enable()"""
 AFTER = "from stlib.train import find_or_train\nprint(find_or_train().folder)"
 SUMMARY = """
 trained           all-MiniLM-L6-v2, recipe {recipe[name]}, profile {profile}, {precision}

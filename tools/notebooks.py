@@ -16,7 +16,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import nbformat
-import pandas as pd
 from nbclient import NotebookClient
 
 from stlib import records
@@ -42,7 +41,11 @@ def main() -> int:
     parser.add_argument("--workspace", metavar="DIR", help="only copy the notebooks to a new folder, to work in")
     options = parser.parse_args()
     if options.workspace is not None:
-        return copy_notebooks(options.workspace)
+        if not options.workspace or Path(options.workspace).exists():
+            parser.error(f"{options.workspace or 'no name'} is no new folder: name one, as in DIR=../my_course")
+        shutil.copytree(ROOT / "notebooks", options.workspace, ignore=shutil.ignore_patterns(".*"))
+        print(f"workspace: open it with {Path(sys.executable).parent / 'jupyter'} lab {options.workspace}")
+        return 0
     # A check takes the address that is there, so that what was stamped in one copy passes the tests in another.
     repository = first(ADDRESS, course_notebooks()[0]) if options.check else address()
     tables = {"badges": badges(repository, "01_base_model.ipynb"), "course-map": course_map(), "contest": contest()}
@@ -69,16 +72,6 @@ def main() -> int:
         if not options.check:
             path.write_text(texts[path], encoding="utf-8", newline="\n")
     return int(options.check and bool(stale))
-
-
-def copy_notebooks(folder: str) -> int:
-    """Copy the notebooks to a new folder and return 0; return 2 if it is there already, or has no name."""
-    if not folder or Path(folder).exists():
-        print(f"workspace: {folder or 'no name'} is no new folder: name one, as in DIR=../my_course", file=sys.stderr)
-        return 2
-    shutil.copytree(ROOT / "notebooks", folder, ignore=shutil.ignore_patterns(".*"))
-    print(f"workspace: open it with {Path(sys.executable).parent / 'jupyter'} lab {folder}")
-    return 0
 
 
 def course_notebooks(folder: str = "") -> list[Path]:
@@ -182,6 +175,8 @@ def course_map() -> str:
 
 def contest() -> str:
     """Return the contest of notebook 08, the best on validation pairs first."""
+    import pandas as pd  # here, because "make course" imports this file and needs none
+
     record = records.load("better_recipes")
     runs = pd.DataFrame([*record["runs"], {"contender": "base model", **record["base"]}])
     kinds = {"seed": "nunique", "validation": "mean", "sts_mean": "mean", "nli_refit": "mean"}
