@@ -112,7 +112,7 @@ def clean_nli(table: pa.Table, where: str, notes: list[str] | tuple[()] = ()) ->
         raise UsageError(f"{where} has no labels, all are -1: choose another split, such as validation")
     own = [f"labels by the file's own names, {', '.join(names)}"] if names and names != [*NLI_LABELS] else []
     dropped = f"{np.sum(~agreed):,} rows labelled -1 dropped"
-    return dataset_of("nli", table, labels, agreed, [*notes, dropped, *own])
+    return dataset_of("nli", table, labels, agreed, [*notes, dropped, *own])  # keeps those that are agreed on
 
 
 def sts(task: str, split: str = "test", source: Source | None = None) -> Dataset:

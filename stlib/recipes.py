@@ -48,7 +48,7 @@ class Recipe:
     about: str  # what it stands for, in a sentence
     learning_rate: float = 2e-5  # peak of AdamW for the encoder
     warmup_steps: int | None = None  # the rate rises from zero to its peak over them; None: ``fitted_to`` the run
-    schedule_steps: int | None = None  # the step at which the rate reaches zero again
+    schedule_steps: int | None = None  # the steps after which the rate is zero again
     weight_decay: float = 0.01  # for all weights but biases and LayerNorm
     max_grad_norm: float = 1.0  # the encoder's gradient is clipped to this norm
     train_head: bool = False  # whether the classifier head is given to the optimizer
@@ -80,7 +80,7 @@ class Recipe:
         return "triplets" if self.loss in ON_TRIPLETS else "pairs"
 
     def fitted_to(self, total_steps: int, profile: Profile) -> "Recipe":
-        """Return the recipe with its schedule and rate as a run of ``total_steps`` at a profile has them."""
+        """Return the recipe with its schedule and the encoder's rate as a run of ``total_steps`` at a profile has them."""
         if self.schedule_steps is not None:
             return self
         rate = self.learning_rate if self.epochs else round(self.learning_rate * profile.rate_scale, 10)

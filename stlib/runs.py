@@ -3,7 +3,7 @@
 model/        loads with plain ``SentenceTransformer(path)``; with SoftmaxLoss also nli_head.safetensors and nli_head.json
 log.csv       step, epoch, loss (mean since the row before), learning_rate
 run.json      the RunConfig as a dict, and what happened: steps and their batch size, seconds, where it was resumed, how far
-              the head moved, final loss, versions, hardware, peak memory, difference between processes
+              the head moved, final loss, versions, hardware, peak memory, difference between processes, seeds of a soup
 README.md     the model card
 card.json     what the card's generator knows, for python -m stlib card
 checkpoints/  encoder, head, optimizer, scheduler and random states, for --resume

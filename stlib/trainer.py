@@ -154,7 +154,7 @@ def training_arguments(config: RunConfig, folder: Path) -> SentenceTransformerTr
         output_dir=str(folder),
         num_train_epochs=config.epochs,
         per_device_train_batch_size=recipe.batch_size // config.processes,
-        learning_rate=recipe.learning_rate,
+        learning_rate=recipe.learning_rate,  # this and the next two are for the card: ``make_optimizer`` decides
         weight_decay=recipe.weight_decay,
         warmup_steps=recipe.warmup_steps,
         max_grad_norm=recipe.max_grad_norm,
