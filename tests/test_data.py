@@ -147,6 +147,14 @@ def test_the_scale_is_that_of_all_splits(data_folder, read, other, found):
     assert data.sts("sts13-sts", "test", folder_source(data_folder))["score"][:] == found
 
 
+def test_a_score_that_is_no_number_is_refused_in_another_split_too(data_folder):
+    for split, score in {"test": "4.5", "train": "high"}.items():
+        pairs = Dataset.from_dict({"sentence1": ["a"], "sentence2": ["b"], "score": [score]})
+        pairs.to_parquet(str(data_folder / "sts13-sts" / f"{split}.parquet"))
+    with pytest.raises(UsageError, match="corpus sts13-sts"):
+        data.sts("sts13-sts", "test", folder_source(data_folder))
+
+
 def test_two_scales_in_one_task_are_refused(data_folder):
     for split, top in (("test", 1), ("train", 5)):
         rows = {"sentence1": ["a"] * 10, "sentence2": ["b"] * 10, "score": np.linspace(0, top, 10)}

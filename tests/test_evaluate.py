@@ -289,6 +289,7 @@ def test_both_solvers_agree(strength):
     x, y = clouds(400, 2, classes=3)
     ours, theirs = fit((x, y), strength), LogisticRegression(C=strength, max_iter=1_000, tol=1e-8).fit(x, y)
     np.testing.assert_allclose(ours.coef_, theirs.coef_, atol=2e-3)
+    assert (ours.solver, fit(clouds(400, 2, classes=7), strength).solver) == ("newton-cholesky", "lbfgs")
 
 
 def test_the_validation_split_chooses_c_if_there_is_one(monkeypatch):
@@ -328,6 +329,7 @@ def test_tables_have_a_row_a_task(tiny):
     table = probe_table(tiny, ["opinion"], MINI, "mteb")
     assert table["task"].tolist() == ["opinion"]
     assert table["protocol"].tolist() == ["mteb"]
+    assert probe_table(tiny, ["opinion"], MINI)["protocol"].tolist() == ["senteval"]
 
 
 def made_up_pairs(n, encoder, random):
