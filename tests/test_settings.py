@@ -61,6 +61,11 @@ def test_device_and_precision_can_be_set_from_outside(monkeypatch):
     assert (settings.best_device(), settings.best_precision("cuda")) == ("cpu", "fp32")
 
 
+def test_a_run_has_its_devices_precision(monkeypatch):
+    monkeypatch.setattr("stlib.configure.best_precision", "best of {}".format)
+    assert configure("trained_head")[0].precision == f"best of {settings.best_device()}"
+
+
 def test_a_clusters_own_variables_start_no_processes(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("RANK", "3")
