@@ -99,6 +99,7 @@ QUANTITIES = {
         columns("sts", "210", NUMBER, INTERVAL),
         rf"^base +Spearman {NUMBER} ",
         rf"mini STS set is [\d.]+, the base model's {NUMBER}",
+        rf"^6 layers, mean pooling: Spearman {NUMBER} on 210 pairs",
     ],
     "trained run less base on mini STS, low end": [
         rf"^sts, trained less base: {NUMBER} to",

@@ -148,10 +148,10 @@ def test_the_scale_is_that_of_all_splits(data_folder, read, other, found):
 
 
 def test_a_score_that_is_no_number_is_refused_in_another_split_too(data_folder):
-    for split, score in {"test": "4.5", "train": "high"}.items():
+    for split, score in {"test": 4.5, "train": "high"}.items():
         pairs = Dataset.from_dict({"sentence1": ["a"], "sentence2": ["b"], "score": [score]})
         pairs.to_parquet(str(data_folder / "sts13-sts" / f"{split}.parquet"))
-    with pytest.raises(UsageError, match="corpus sts13-sts"):
+    with pytest.raises(UsageError, match=r"corpus sts13-sts, .*values of type string in the column 'score'"):
         data.sts("sts13-sts", "test", folder_source(data_folder))
 
 
