@@ -28,7 +28,7 @@ lab: $(READY) ## open the course in JupyterLab
 	$(BIN)/jupyter lab --config=docs/lab/jupyter_lab_config.py --LabApp.default_url=/lab/tree/notebooks/01_base_model.ipynb
 notebooks: $(READY) ## execute the notebooks again and make them ready to commit
 	$(BIN)/python tools/notebooks.py
-stamp: $(READY) ## write what is generated: badges, set-up cells, folded solutions, tables of the README
+stamp: $(READY) ## write what is generated: badges, set-up cells, folded solutions, the README's course map
 	$(BIN)/python tools/notebooks.py --no-execute
 workspace: $(READY) ## copy the notebooks to a new folder, to work in: make workspace DIR=../mine
 	@$(BIN)/python tools/notebooks.py --workspace "$(DIR)"

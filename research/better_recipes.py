@@ -117,11 +117,10 @@ def kept_of(out: Path) -> dict:
 
 def load(out: Path):
     """The run's classifier, or its encoder where it has no head."""
-    from stlib.model import has_head, load_classifier, load_encoder
+    from stlib.model import load_model
     from stlib.runs import Run
 
-    run = Run.load(out)
-    return load_classifier(run, "cpu") if has_head(run) else load_encoder(run, "cpu")
+    return load_model(Run.load(out), "cpu")
 
 
 def on_mnli(out: Path, folder: str) -> dict:

@@ -16,7 +16,7 @@ _ROOMS = {
     "data": ("NLI_LABELS", "classification", "nli", "sts"),
     "errors": ("UsageError",),
     "evaluate": ("nli_scores", "probe_scores", "probe_table", "sts_scores", "sts_table"),
-    "model": ("EncodeOnce", "NLIClassifier", "load_base", "load_classifier", "load_encoder"),
+    "model": ("EncodeOnce", "NLIClassifier", "load_base", "load_classifier", "load_encoder", "load_model"),
     "recipes": ("RECIPES", "get_recipe"),
     "runs": ("Run",),
     "settings": ("get_profile",),

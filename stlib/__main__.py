@@ -66,12 +66,13 @@ def run_train(options: argparse.Namespace) -> None:
 
 
 def run_evaluate(options: argparse.Namespace) -> None:
-    from stlib import data, evaluate, runs
+    from stlib import evaluate, runs
 
     profile, protocols = chosen_profile(options), (options.protocol,) if options.protocol else evaluate.PROTOCOLS
     source = stlib.get_source(options.data, profile)
-    tasks, split = chosen_tasks(options.tasks, profile, source), options.nli_split or data.train_split(profile)
-    model, results = load_model(options.model), []
+    tasks, split = chosen_tasks(options.tasks, profile, source), options.nli_split or profile.train_split
+    model = stlib.load_base() if options.model == "base" else stlib.load_model(runs.find_model_folder(options.model))
+    results = []
     for row in evaluate.suite(model, tasks, source, protocols, options.subsets, options.precision, split):
         found = "" if results and results[-1]["task"] == row["task"] else f" ({row['data']})"
         results.append(row)
@@ -111,26 +112,15 @@ def chosen_tasks(text: str | None, profile, source) -> list[str]:
     return list(dict.fromkeys(filter(None, tasks)))
 
 
-def load_model(name: str):
-    """Return the model called ``name``: an ``NLIClassifier`` if it has a head, else its encoder."""
-    from stlib import model, runs
-
-    if name == "base":
-        return stlib.load_base()
-    folder = runs.find_model_folder(name)
-    return stlib.load_classifier(folder) if model.has_head(folder) else stlib.load_encoder(folder)
-
-
 def run_predict(options: argparse.Namespace) -> None:
     from stlib.predict import COLUMNS, label_file
+    from stlib.runs import find_model_folder
 
     files = ("input", "output")
     given = tuple(name for name in (*COLUMNS, *files) if getattr(options, name) is not None)
     if given not in (COLUMNS, files):
         raise UsageError("give either --premise and --hypothesis, or --input pairs.csv and --output labels.csv")
-    classifier = load_model(options.model)
-    if not isinstance(classifier, stlib.NLIClassifier):
-        raise UsageError(f"{options.model} has no NLI head: name a run folder trained with SoftmaxLoss")
+    classifier = stlib.load_classifier(find_model_folder(options.model))
     if given == files:
         return print(label_file(classifier, Path(options.input), Path(options.output), options.skip_bad_rows))
     (chances,) = classifier.predict_proba([options.premise], [options.hypothesis])
@@ -169,7 +159,7 @@ def run_bench(options: argparse.Namespace) -> None:
     if steps <= bench.SKIPPED or rounds < 1:
         raise UsageError(f"--steps is {steps} and --rounds {rounds}: give more than {bench.SKIPPED} and at least 1")
     profile = chosen_profile(options)
-    source, split = stlib.get_source(options.data, profile), options.nli_split or data.train_split(profile)
+    source, split = stlib.get_source(options.data, profile), options.nli_split or profile.train_split
     recipe = stlib.get_recipe(options.recipe) if options.recipe else bench.LIBRARY_DEFAULTS
     if recipe.data != "nli":
         raise UsageError(f"the recipe {recipe.name} trains on {recipe.data}: time one that trains on NLI pairs")

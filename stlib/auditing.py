@@ -80,15 +80,10 @@ def load_text(name: str | Path) -> str:
     try:
         if not path.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)) and path.suffix not in (".md", ".txt"):
             path = Path(hf_hub_download(str(name), "README.md"))
-    except (OSError, ValueError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UsageError(f"{name} is no file, and the hub gave no card of it ({reason}): name a file") from error
-    if not path.is_file():
-        raise UsageError(f"there is no card {path}: name a file, or a folder with README.md")
-    try:
         return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is no text in UTF-8: name a model card") from error
+    except (OSError, ValueError) as error:  # the hub's, no such file, or no text in UTF-8
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UsageError(f"there is no card {path} ({reason}): name a file, or a folder with README.md") from error
 
 
 def understand(text: str) -> Card:
@@ -109,10 +104,8 @@ def understand(text: str) -> Card:
     old = " (version 2 had another form)" if "The model was trained with the parameters" in text else ""
     if other:
         raise UsageError(f"this is the card of a {other[0]} model: name the card of a SentenceTransformer")
-    if not ours or library != "sentence-transformers":
+    if not ours or library != "sentence-transformers" or (version and version.release < (3, 0)):
         raise UsageError(f"sentence-transformers 3.0 or later did not write this card{old}: name one that it wrote")
-    if version and version.release < (3, 0):
-        raise UsageError(f"sentence-transformers {version} wrote this card: name one of version 3.0 or later")
     parts, data = defaultdict(str, sections(text)), read_datasets(text)
     names = [tag.removeprefix("loss:") for tag in tags if tag.startswith("loss:")]
     names += [one["loss"] for one in data if one["loss"]] + re.findall(r'(?m)^ +"loss": "(\w+)"', text)
@@ -199,10 +192,8 @@ def head_training(card: Card, entry: str) -> dict:
         return verdict("none", "certain", f"by their source, no parameters besides the model's: {names}")
     if not card.printed:
         return unknown(*own, "the card has no training arguments")
-    if version is None:
-        return unknown(*own, "the version is unknown")
-    if version.is_prerelease or version > Version(LIBRARY["newest"]):
-        return unknown(*own, f"the version is {version}; known are releases up to {LIBRARY['newest']}")
+    if version is None or version.is_prerelease or version > Version(LIBRARY["newest"]):
+        return unknown(*own, f"the version is {version or 'unknown'}; known are releases up to {LIBRARY['newest']}")
     known = (row for since, who, *row in LIBRARY["head"] if version >= Version(since) and who in (entry, "either"))
     value, why = next(known)
     if value == "unknown":

@@ -19,7 +19,7 @@ from yaml import YAMLError
 from stlib.data import nli, sts
 from stlib.errors import UsageError
 from stlib.evaluate import nli_scores
-from stlib.model import PLAIN_ENCODER, PLAIN_HEAD, has_head, load_classifier, load_encoder
+from stlib.model import PLAIN_ENCODER, PLAIN_HEAD, NLIClassifier, load_model
 from stlib.recipes import COMPARE_A_BATCH, LOSSES, ON_TRIPLETS, Recipe
 from stlib.runs import Run, RunConfig, read_json, write_text
 from stlib.settings import get_profile
@@ -267,8 +267,9 @@ def write_card(run: Run, source: Source | None = None, evaluate: bool = True, mo
     """
     if not (run.folder / "card.json").is_file():
         raise UsageError(f"{run.folder} has no card.json: it was trained without one; train the run again")
-    classifier = load_classifier(run) if has_head(run) else None
-    model = classifier.encoder if classifier else load_encoder(run)
+    found = load_model(run)
+    classifier = found if isinstance(found, NLIClassifier) else None
+    model = classifier.encoder if classifier else found
     data = model.model_card_data
     if evaluate:
         profile, source = get_profile(run.info["profile"]), source or get_source()
@@ -298,19 +299,15 @@ def effective_settings(info: dict) -> list[tuple[str, str]]:
     loss += ", the head also sees u * v" * recipe.multiply
     loss += ", embeddings not normalized" * (not recipe.normalize)
     loss += f", on {', '.join(map(str, recipe.matryoshka))} dimensions (MatryoshkaLoss)" if recipe.matryoshka else ""
-    head = "frozen at its random initialization: it was never given to the optimizer"
-    if recipe.loss != "softmax":
-        head = "none: this loss compares embeddings"
-    elif recipe.train_head:
-        head = f"trained, learning rate {recipe.head_learning_rate or recipe.learning_rate:g}; it moved by {info['head_moved']:.4g}"
-    if recipe.loss == "softmax" and recipe.head_gain != 1:
-        head += f"; its initial weights were multiplied by {recipe.head_gain:g}"
+    head = "none: this loss compares embeddings"
+    if recipe.loss == "softmax":
+        head = "frozen at its random initialization: it was never given to the optimizer"
+        if recipe.train_head:
+            head = f"trained, learning rate {recipe.head_learning_rate or recipe.learning_rate:g}; it moved by {info['head_moved']:.4g}"
+        head += f"; its initial weights were multiplied by {recipe.head_gain:g}" * (recipe.head_gain != 1)
     warmup = f"up over {recipe.warmup_steps:,} steps" if recipe.warmup_steps else "no warm-up"
     rows = recipe.kind_of_rows()
-    batches = (
-        "premises in random order, rows with one premise side by side" if recipe.together else "rows in random order"
-    )
-    batches += ", no text twice in a batch" * recipe.no_duplicates
+    how = "premises in random order, rows with one premise side by side" if recipe.together else "rows in random order"
     split = info["nli_split"] if recipe.data == "nli" else f"{recipe.data} {info['nli_split']}"
     return [
         ("recipe", f"`{recipe.name}`: {recipe.about}"),
@@ -320,7 +317,7 @@ def effective_settings(info: dict) -> list[tuple[str, str]]:
         ("weight decay", f"{recipe.weight_decay:g} on the encoder's weights, 0 on its biases, LayerNorm and the head"),
         ("schedule", f"linear: {warmup}, then down to zero at step {recipe.schedule_steps:,}"),
         ("steps", f"{info['steps']:,} of {info['total_steps'] * recipe.soup:,}, {info['batch_size']} {rows} each"),
-        ("batches", batches),
+        ("batches", how + ", no text twice in a batch" * recipe.no_duplicates),
         ("classifier head", head),
         ("gradient clipping", f"norm {recipe.max_grad_norm:g}, the encoder's parameters"),
         ("dropout", f"{recipe.dropout:g}"),

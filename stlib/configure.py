@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from datasets import Dataset
 
-from stlib.data import fingerprint, nli, sts, train_split, unseen
+from stlib.data import fingerprint, nli, sts, unseen
 from stlib.errors import UsageError
 from stlib.recipes import COMPARE_A_BATCH, Recipe, get_recipe, training_rows
 from stlib.runs import SEED, RunConfig, find_model_folder
@@ -33,21 +33,21 @@ def configure(recipe: str | Recipe, profile: str | None = None, **choices) -> tu
 
     Raises UsageError for unknown names, numbers out of range and missing data.
     """
-    chosen, asked, profile = Choices(**choices), get_recipe(recipe), get_profile(profile)
+    chosen, profile = Choices(**choices), get_profile(profile)
+    asked = get_recipe(recipe).sized_for(profile)
     check_choices(asked, chosen)
     device = best_device()
     source = get_source(chosen.data, profile)
-    split = chosen.nli_split or train_split(profile)
+    split = chosen.nli_split or profile.train_split
     if asked.data != "nli":  # the mini STS task has no training split: its validation pairs are free to train on
         split = "train" if "train" in splits_of(asked.data, source) else "validation"
     rows = load_rows(asked, split, source)
-    epochs = asked.epochs or profile.epochs
     # Between several processes the last, smaller batch cannot be shared, and is left out.
     per_epoch = len(rows) / asked.batch_size
-    total_steps = epochs * (math.ceil(per_epoch) if processes() == 1 else math.floor(per_epoch))
+    total_steps = asked.epochs * (math.ceil(per_epoch) if processes() == 1 else math.floor(per_epoch))
     last_step = min(chosen.max_steps or whole_number("STLIB_MAX_STEPS") or total_steps, total_steps)
     config = RunConfig(
-        recipe=asked.fitted_to(total_steps, profile),
+        recipe=asked.fitted_to(total_steps),
         profile=profile.name,
         source=str(source),
         nli_split=split,
@@ -55,7 +55,7 @@ def configure(recipe: str | Recipe, profile: str | None = None, **choices) -> tu
         rows=len(rows),
         start=str(chosen.start or "base"),
         seed=chosen.seed,
-        epochs=epochs,
+        epochs=asked.epochs,
         total_steps=total_steps,
         last_step=last_step,
         log_every=min(chosen.log_every or profile.log_every, last_step),

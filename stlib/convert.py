@@ -6,15 +6,14 @@ import re
 import tempfile
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import ClassLabel, load_from_disk
 
-from stlib.data import KINDS, NLI_SPELLING, checked, clean_nli, dataset_of, nearest_kind, numbers, refuse
+from stlib.data import KINDS, NLI_SPELLING, clean_nli, clean_numbers, nearest_kind
 from stlib.errors import UsageError
-from stlib.sources import RAW_FILES, Source, find_shards, refuse_pointer, visible
+from stlib.sources import RAW_FILES, Source, find_shards, visible
 
 TEXTS = RAW_FILES[:-1]  # one row per line; the last kind is that of a saved data set
 SPLIT = re.compile(r"(?<![a-z])(train|dev|val|test)(?:ing|idation|id)?((?:_(?:mis)?matched)?)(?![a-z])", re.IGNORECASE)
@@ -74,8 +73,7 @@ def find_files(source: Path) -> dict[str, Path]:
     found = [path for path in found if len(path.parts) == min(len(path.parts) for path in found)]
     if not found:
         problem = f"has no file that ends in {', '.join(TEXTS)}" if source.exists() else "does not exist"
-        for path in visible(source, ".parquet") if source.is_dir() else []:
-            refuse_pointer(path)
+        if visible(source, ".parquet"):
             problem = "has parquet files already, for --data"
         raise UsageError(
             f"{source} {problem}: name SNLI's, MultiNLI's or STS-B's own file, a CSV file or a saved data set"
@@ -99,8 +97,6 @@ def find_files(source: Path) -> dict[str, Path]:
 
 def read_rows(path: Path) -> pd.DataFrame:
     """Return all rows of one file, or folder of ``save_to_disk``; labels that it has names for come as these, categorical."""
-    if path.is_file():
-        refuse_pointer(path)
     try:
         if path.is_dir():
             dataset = load_from_disk(str(path))
@@ -113,7 +109,8 @@ def read_rows(path: Path) -> pd.DataFrame:
         if table.empty:
             raise ValueError("there are no rows")
     except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
-        raise UsageError(f"{path} could not be read ({str(error).splitlines()[0]}): check the file") from error
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"{path} could not be read ({reason}): check the file, or run git lfs pull") from error
     return table
 
 
@@ -202,11 +199,5 @@ def clean(kind: str, table: pd.DataFrame, where: str, words: list[str]) -> tuple
         table = pa.Table.from_pandas(table, preserve_index=False)
     except pa.ArrowException as error:
         raise UsageError(f"{where} has columns of several types ({error.args[0]}): write them alike") from error
-    if kind == "nli":
-        return clean_nli(table, where).data.table, dropped
-    table = checked(kind, table, where)
-    values = numbers(kind, table, where)
-    good = (values >= 0) & ((values <= 5) if kind == "sts" else (values % 1 == 0))
-    refuse(~good, table, wanted.gold, where, wanted.rule)
-    values = values if kind == "sts" else values.astype(np.int64)
-    return dataset_of(kind, table, values, good, []).data.table, dropped
+    cleaned = clean_nli(table, where) if kind == "nli" else clean_numbers(kind, table, where)
+    return cleaned.data.table, dropped

@@ -1,7 +1,6 @@
 """Corpora: the same columns whether they come with the course, from a folder of yours, or from the hub."""
 
 import hashlib
-import os
 import warnings
 from typing import NamedTuple
 
@@ -9,11 +8,12 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from datasets import Dataset
 
 from stlib.errors import UsageError
-from stlib.settings import STS_TASKS, Profile
-from stlib.sources import HUB_IDS, Source, columns_of, get_source, joined, label_names, read_column, read_table
+from stlib.settings import STS_TASKS
+from stlib.sources import Source, find_shards, get_source, joined, label_names, read_column, read_parquet, read_table
 
 NLI_LABELS = ("entailment", "neutral", "contradiction")
 # SNLI's and MultiNLI's names of the text columns.
@@ -48,21 +48,15 @@ KINDS = {
 }
 
 
-def train_split(profile: Profile) -> str:
-    """Return the NLI rows to train on: ``STLIB_NLI_SPLIT``, else the profile's own."""
-    return os.environ.get("STLIB_NLI_SPLIT") or profile.train_split
-
-
 def kind_of(task: str, source: Source) -> str:
     """Return the kind of a task, one of ``KINDS``: by the columns of its folder's first file, or by its hub id.
 
     Raises UsageError if the source lacks the task, or its file has no column of any kind.
     """
     if source.folder is None:
-        if task not in HUB_IDS:
-            raise UsageError(f"there is no task {task!r} on the hub: choose one of {', '.join(HUB_IDS)}")
         return "nli" if task == "snli" else "sts" if task in STS_TASKS else "classification"
-    return nearest_kind(columns_of(task, source), f"the task {task!r} from {source}")
+    first = next(iter(find_shards(task, source).values()))[0]
+    return nearest_kind(read_parquet(first, pq.read_schema).names, f"the task {task!r} from {source}")
 
 
 def nearest_kind(names: list[str], where: str) -> str:
@@ -129,9 +123,7 @@ def sts(task: str, split: str = "test", source: Source | None = None) -> Dataset
     known = ~np.isnan(scores)
     if not known.any() or np.all(scores[known] == -1):
         raise UsageError(f"{where} has no gold scores: choose another split")
-    outside = (scores < 0) | (scores > 5)
-    if outside.any():
-        raise UsageError(f"{where} has the score {scores[outside][0]:g}: {KINDS['sts'].rule}")
+    refuse((scores < 0) | (scores > 5), table, "score", where, KINDS["sts"].rule)
     splits = [numbers("sts", other, where) for other in read_column(task, "score", source)] or [scores]
     splits = [part[part >= 0] for part in splits]  # those that are hidden may have -1 in their place
     found = np.concatenate(splits)
@@ -153,12 +145,16 @@ def classification(task: str, split: str = "train", source: Source | None = None
 
     Raises UsageError if the source lacks the task or split, or a label is no whole number from 0.
     """
-    table, where, notes = read_table(task, split, source)
-    table = checked("classification", table, where)
-    labels = numbers("classification", table, where)
-    good = (labels >= 0) & (labels % 1 == 0)
-    refuse(~good, table, "label", where, KINDS["classification"].rule)
-    return dataset_of("classification", table, labels.astype(np.int64), good, notes)
+    return clean_numbers("classification", *read_table(task, split, source))
+
+
+def clean_numbers(kind: str, table: pa.Table, where: str, notes: list[str] | tuple[()] = ()) -> Dataset:
+    """Return a table's rows in the course's columns, gold as it is. Raises UsageError if a value breaks its rule."""
+    table, whole = checked(kind, table, where), kind == "classification"
+    values = numbers(kind, table, where)
+    good = (values >= 0) & ((values % 1 == 0) if whole else (values <= 5))
+    refuse(~good, table, KINDS[kind].gold, where, KINDS[kind].rule)
+    return dataset_of(kind, table, values.astype(np.int64) if whole else values, good, notes)
 
 
 # ---- checking -------------------------------------------------------------------------------------------------------

@@ -92,12 +92,9 @@ def in_percent(row: dict) -> dict:
 def nli_scores(classifier: NLIClassifier, dataset: Dataset, encoder: EncodeOnce | None = None) -> dict:
     """Return ``accuracy_of`` an NLI classifier, ``macro_f1`` over all labels, recall ``per_label`` and ``calibration_error``.
 
-    All are shares. ``confusion`` has 3 x 3 counts (rows gold, columns predicted), ``probabilities`` the shape (n, 3), both
-    in the order of the head's own labels. Raises UsageError if these are not the three of NLI.
+    All are shares. ``confusion`` has 3 x 3 counts (rows gold, columns predicted), ``probabilities`` the shape (n, 3).
     """
-    check_labels(classifier)
-    own = np.array([classifier.labels.index(label) for label in data.NLI_LABELS])
-    gold, encoder = own[np.asarray(dataset["label"])], encoder or EncodeOnce(classifier.encoder)
+    gold, encoder = np.asarray(dataset["label"]), encoder or EncodeOnce(classifier.encoder)
     u, v = (encoder.encode(dataset[side]) for side in data.KINDS["nli"].texts)
     probabilities = classifier.logits_of(u, v).softmax(dim=1).numpy()
     predicted, names, labels = probabilities.argmax(axis=1), classifier.labels, range(len(classifier.labels))
@@ -111,12 +108,6 @@ def nli_scores(classifier: NLIClassifier, dataset: Dataset, encoder: EncodeOnce 
         "confusion": confusion_matrix(gold, predicted, labels=labels),
         "probabilities": probabilities,
     }
-
-
-def check_labels(classifier: NLIClassifier) -> None:
-    """Raise UsageError unless the labels of the head are the three of NLI, in any order."""
-    if set(classifier.labels) != set(data.NLI_LABELS):
-        raise UsageError(f"the head's labels are {list(classifier.labels)}, not those of NLI: use one trained on it")
 
 
 def nli_probe(model: Model, train: Dataset, test: Dataset) -> np.ndarray:
@@ -238,14 +229,12 @@ def suite(
     are as ``sts_scores``, ``nli_scores`` (without arrays, with the split) and ``probe_scores`` return them, but all figures
     are in percent, and None if not defined. Raises UsageError for unknown names and a missing head before the first row.
     """
-    source, nli_split = source or get_source(), nli_split or data.train_split(get_profile())
+    source, nli_split = source or get_source(), nli_split or get_profile().train_split
     classifier = model if isinstance(model, NLIClassifier) else None
     found = {task: parts_of(task, source, nli_split) for task in tasks}
     heads = [task for task, (kind, _) in found.items() if kind == "nli"]
     if heads and classifier is None:
         raise UsageError(f"the model has no NLI head, which the task {heads[0]!r} needs: leave it out, or name a run")
-    if heads:
-        check_labels(classifier)
     encoder = remembering(classifier.encoder if classifier else model, precision)
     encoder.encode([text for kind, parts in found.values() for text in texts_of(kind, parts)])
     for task, (kind, parts) in found.items():

@@ -107,11 +107,17 @@ def check_files(folder: Path, again: str) -> None:
     for name, expected in FILES_SHA256.items():
         if not (path := folder / name).is_file():
             raise UsageError(f"{path} is missing: {again}")
-        if (digest := hashlib.sha256(path.read_bytes()).hexdigest()) != expected:
+        if (digest := sha256(path, path.stat().st_mtime_ns)) != expected:
             found = f"its SHA-256 is {digest}, expected {expected}"
             raise UsageError(f"{path} is not the published file of {MODEL_ID}: {found}; {again}")
     if (folder / "adapter_config.json").exists():  # the library would load an adapter on top of the weights
         raise UsageError(f"{folder} holds an adapter (adapter_config.json), which {MODEL_ID} has not: {again}")
+
+
+@functools.cache
+def sha256(path: Path, changed: int) -> str:
+    """Return the SHA-256 of a file, computed once for each time ``changed`` that it bears: that of the weights takes 0.1 s."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def folder_of(model) -> Path:
@@ -135,8 +141,8 @@ def load_encoder(model, device: str | None = None) -> SentenceTransformer:
 
 def load_classifier(model, device: str | None = None) -> "NLIClassifier":
     """Return the encoder and the head in a model folder or a run, as ``load_encoder`` does. Raises UsageError without a head."""
-    head, labels = load_head(folder_of(model))
-    return NLIClassifier(load_encoder(model, device), head, labels)
+    head = load_head(folder_of(model))
+    return NLIClassifier(load_encoder(model, device), head)
 
 
 def save_encoder(encoder: SentenceTransformer, folder: Path, create_model_card: bool = True) -> None:
@@ -173,14 +179,14 @@ class NLIClassifier:
     The library saves the encoder only, so the head has two files beside it. Raises UsageError if sizes differ.
     """
 
-    def __init__(self, encoder: SentenceTransformer, head: nn.Linear, labels: Sequence[str] = NLI_LABELS):
-        d = encoder.get_embedding_dimension()
-        if head.in_features not in (3 * d, 4 * d) or head.out_features != len(labels):
-            needed = f"{3 * d} (or with u*v {4 * d}) to {len(labels)}: use the head that was trained with this encoder"
+    def __init__(self, encoder: SentenceTransformer, head: nn.Linear):
+        d, n = encoder.get_embedding_dimension(), len(NLI_LABELS)
+        if head.in_features not in (3 * d, 4 * d) or head.out_features != n:
+            needed = f"{3 * d} (or with u*v {4 * d}) to {n}: use the head that was trained with this encoder"
             found = f"the head maps {head.in_features} features to {head.out_features} labels"
-            raise UsageError(f"{found}, but this encoder and these labels need {needed}")
+            raise UsageError(f"{found}, but this encoder and the labels of NLI need {needed}")
         self.multiply = head.in_features == 4 * d
-        self.encoder, self.head, self.labels = encoder, head.to(encoder.device), tuple(labels)
+        self.encoder, self.head, self.labels = encoder, head.to(encoder.device), NLI_LABELS
 
     def logits_of(self, u: torch.Tensor | np.ndarray, v: torch.Tensor | np.ndarray) -> torch.Tensor:
         """Return the scores before the softmax, shape (n, 3), of embeddings ``u`` and ``v``, shape (n, d)."""
@@ -205,25 +211,26 @@ class NLIClassifier:
     def save(self, folder: str | Path, create_model_card: bool = True) -> None:
         """Save the encoder and the head into ``folder``."""
         save_encoder(self.encoder, Path(folder), create_model_card)
-        save_head(self.head, Path(folder), self.labels, self.multiply)
+        save_head(self.head, Path(folder), self.multiply)
 
 
-def has_head(model) -> bool:
-    """Return whether a model folder, or a run's, has an NLI head: those trained with SoftmaxLoss do."""
-    return (folder_of(model) / HEAD_WEIGHTS).is_file()
+def load_model(model, device: str | None = None) -> "NLIClassifier | SentenceTransformer":
+    """Return what a model folder or a run holds: an ``NLIClassifier`` if it was trained with SoftmaxLoss, else its encoder."""
+    has_head = (folder_of(model) / HEAD_WEIGHTS).is_file()
+    return load_classifier(model, device) if has_head else load_encoder(model, device)
 
 
-def save_head(head: nn.Linear, folder: Path, labels: Sequence[str] = NLI_LABELS, multiply: bool = False) -> None:
+def save_head(head: nn.Linear, folder: Path, multiply: bool = False) -> None:
     """Write the head's weights as safetensors, and beside them what they mean."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in head.state_dict().items()}
     save_file(tensors, folder / HEAD_WEIGHTS)
     features = ["u", "v", "|u-v|", *(["u*v"] if multiply else [])]
-    config = {"features": features, "in_features": head.in_features, "labels": list(labels)}
+    config = {"features": features, "in_features": head.in_features, "labels": list(NLI_LABELS)}
     (folder / HEAD_CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def load_head(folder: Path) -> tuple[nn.Linear, tuple[str, ...]]:
-    """Return the head and its labels. Raises UsageError if a file is missing or unreadable, or the sizes disagree."""
+def load_head(folder: Path) -> nn.Linear:
+    """Return the head. Raises UsageError if a file is missing or unreadable, the sizes disagree, or the labels are not NLI's."""
     for name in (HEAD_WEIGHTS, HEAD_CONFIG):
         if not (folder / name).is_file():
             way_out = "use the model folder of a run trained with SoftmaxLoss"
@@ -232,10 +239,12 @@ def load_head(folder: Path) -> tuple[nn.Linear, tuple[str, ...]]:
         config = json.loads((folder / HEAD_CONFIG).read_text(encoding="utf-8"))
         head = nn.Linear(config["in_features"], len(config["labels"]))
         head.load_state_dict(load_file(folder / HEAD_WEIGHTS))
+        if config["labels"] != list(NLI_LABELS):
+            raise ValueError(f"the labels are {config['labels']}, not {list(NLI_LABELS)}")
     except (KeyError, TypeError, RuntimeError, ValueError, SafetensorError) as error:  # torch's, if the sizes disagree
         found = f"{HEAD_WEIGHTS} and {HEAD_CONFIG} in {folder} could not be read ({' '.join(str(error).split())})"
         raise UsageError(f"{found}: copy both from one run") from error
-    return head, tuple(config["labels"])
+    return head
 
 
 class EncodeOnce:

@@ -63,7 +63,7 @@ class Recipe:
     normalize: bool = True  # whether the encoder has its Normalize module: without, lengths of embeddings are free
     scale: float = 20.0  # of the cosines in losses that compare a batch; the reciprocal of a temperature
     matryoshka: tuple[int, ...] = ()  # numbers of leading dimensions to compute the loss on, all 384 among them
-    epochs: int | None = None  # passes over the rows; None leaves them, and the scale of a fitted rate, to the profile
+    epochs: int | None = None  # passes over the rows; None: ``sized_for`` the profile
     batch_size: int = 32  # rows per step; the card's is 32
     # Whether pairs with one premise stay side by side, in the same batch, while the premises are shuffled: the
     # hypotheses of a premise are then told apart in the same step.
@@ -79,13 +79,22 @@ class Recipe:
         """Return what a message calls the rows that the recipe's loss takes."""
         return "triplets" if self.loss in ON_TRIPLETS else "pairs"
 
-    def fitted_to(self, total_steps: int, profile: Profile) -> "Recipe":
-        """Return the recipe with its schedule and the encoder's rate as a run of ``total_steps`` at a profile has them."""
+    def sized_for(self, profile: Profile) -> "Recipe":
+        """Return the recipe with the rates and the batch that a profile gives to one that leaves its epochs to it."""
+        if self.epochs:
+            return self
+        rate, head_rate = round(self.learning_rate * profile.rate_scale, 10), self.head_learning_rate
+        sized = replace(
+            self, learning_rate=rate, batch_size=self.batch_size * profile.batch_scale, epochs=profile.epochs
+        )
+        return replace(sized, head_learning_rate=head_rate * profile.batch_scale) if head_rate else sized
+
+    def fitted_to(self, total_steps: int) -> "Recipe":
+        """Return the recipe with its schedule as a run of ``total_steps`` has it."""
         if self.schedule_steps is not None:
             return self
-        rate = self.learning_rate if self.epochs else round(self.learning_rate * profile.rate_scale, 10)
         warmup = total_steps // 10 if self.warmup_steps is None else self.warmup_steps
-        return replace(self, warmup_steps=warmup, schedule_steps=total_steps, learning_rate=rate)
+        return replace(self, warmup_steps=warmup, schedule_steps=total_steps)
 
 
 CARD = Recipe(

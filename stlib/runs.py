@@ -29,7 +29,7 @@ from safetensors import SafetensorError
 
 from stlib.errors import UsageError
 from stlib.recipes import Recipe
-from stlib.settings import get_profile, is_first_process, runs_folder
+from stlib.settings import PROFILES, is_first_process, runs_folder
 
 SEED = 42  # the card's
 PACKAGES = ("torch", "sentence-transformers", "transformers", "datasets", "accelerate", "tokenizers", "numpy")
@@ -78,7 +78,7 @@ class RunConfig:
     def folder(self) -> Path:
         """Return ``runs/RECIPE-PROFILE``, with the split, the steps and the seed if they are not the profile's."""
         parts = [self.recipe.name, self.profile]
-        if self.recipe.data == "nli" and self.nli_split != get_profile(self.profile).train_split:
+        if self.recipe.data == "nli" and self.nli_split != PROFILES[self.profile].train_split:
             parts.append(re.sub(r"\W+", "_", self.nli_split).strip("_"))
         if self.last_step < self.total_steps:
             parts.append(f"{self.last_step}steps")

@@ -14,7 +14,7 @@ import os
 import platform
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -36,38 +36,34 @@ class Profile:
     name: str
     source: str  # where the corpora come from unless you say otherwise: mini (shipped) or hub
     train_split: str  # the NLI rows to train on, in the library's split syntax
-    test_rows: int | None  # how many rows of the NLI test split to score (None: all of them)
+    test_split: str  # the rows of the NLI test split to score
     epochs: int
     log_every: int  # steps between two rows of log.csv
-    # Factor on the learning rate of recipes that leave the length of the run to the profile: a run of hundreds of steps
-    # needs a higher rate than one of tens of thousands.
+    # Factors on the encoder's learning rate, and on the batch and the head's rate, of recipes that leave the length of
+    # the run to the profile: a run of a hundred steps needs higher rates than one of tens of thousands.
     rate_scale: float
+    batch_scale: int
     sts_tasks: tuple[str, ...]
     classification_tasks: tuple[str, ...]
-
-    @property
-    def test_split(self) -> str:
-        """The rows of the NLI test split to score."""
-        return f"test[:{self.test_rows}]" if self.test_rows else "test"
 
 
 ALL_TASKS = ("mr", "cr", "subj", "mpqa", "sst2", "trec", "banking77")
 PROFILES = {
     profile.name: profile
     for profile in (
-        Profile("mini", "mini", "train[:8640]", 1_500, 1, 10, 10, ("sts",), ("question_topic", "opinion")),
-        Profile("small", "hub", "train[:20000]", None, 1, 10, 5, STS_TASKS, ("cr", "trec", "sst2", "banking77")),
-        Profile("full", "hub", "train", None, 4, 500, 1, STS_TASKS, ALL_TASKS),
+        Profile("mini", "mini", "train[:8640]", "test[:1500]", 1, 5, 15, 2, ("sts",), ("question_topic", "opinion")),
+        Profile("small", "hub", "train[:20000]", "test", 1, 10, 5, 1, STS_TASKS, ("cr", "trec", "sst2", "banking77")),
+        Profile("full", "hub", "train", "test", 4, 500, 1, 1, STS_TASKS, ALL_TASKS),
     )
 }
 
 
 def get_profile(name: str | None = None) -> Profile:
-    """Return the profile ``name``, else the one in ``STLIB_PROFILE``, else ``mini``. Raises UsageError if there is none."""
+    """Return the profile ``name``, ``STLIB_PROFILE`` or ``mini``, with ``STLIB_NLI_SPLIT``. Raises UsageError if it is unknown."""
     name = name or os.environ.get("STLIB_PROFILE") or "mini"
     if name not in PROFILES:
         raise UsageError(f"there is no profile {name!r}: set STLIB_PROFILE or --profile to {', '.join(PROFILES)}")
-    return PROFILES[name]
+    return replace(PROFILES[name], train_split=os.environ.get("STLIB_NLI_SPLIT") or PROFILES[name].train_split)
 
 
 def whole_number(variable: str) -> int | None:

@@ -5,14 +5,12 @@ one parquet file per split: ``CORPUS/SPLIT.parquet``, or the layouts of the hub 
 ``CORPUS/CONFIGURATION/SPLIT/0000.parquet``). ``python -m stlib data`` makes one of other files.
 """
 
-import errno
 import json
 import os
 import re
 import shlex
 from collections import defaultdict
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,16 +21,14 @@ from datasets.exceptions import DatasetsError
 from stlib.errors import UsageError
 from stlib.settings import STS_TASKS, Profile, get_profile
 
-# Every hub id of the course, looked up on the hub. None: no copy there loads without running a script.
+# Every hub id of the course, looked up on the hub. No copy of mpqa or trec there loads without running a script.
 HUB_IDS = {
     "snli": "stanfordnlp/snli",
     **{task: f"mteb/{task}" for task in STS_TASKS},
     "mr": "cornell-movie-review-data/rotten_tomatoes",
     "cr": "SetFit/SentEval-CR",
     "subj": "SetFit/subj",
-    "mpqa": None,
     "sst2": "SetFit/sst2",
-    "trec": None,
     "banking77": "mteb/banking77",
 }
 # Names of shards: the hub's own (``train-00000-of-00002``), and those of its conversion to parquet.
@@ -49,7 +45,7 @@ class Source:
 
     def __post_init__(self):
         if self.kind == "mini":
-            object.__setattr__(self, "folder", Path(str(files("stlib") / "mini")))
+            object.__setattr__(self, "folder", Path(__file__).with_name("mini"))
 
     def __str__(self) -> str:
         return {"mini": "mini corpora", "hub": "the hub"}.get(self.kind) or f"folder {self.folder.name}"
@@ -76,7 +72,7 @@ def get_source(data: str | Path | None = None, profile: Profile | None = None) -
 def corpora_of(source: Source) -> list[str]:
     """Return the names of all corpora that a source has."""
     if source.folder is None:
-        return [task for task, hub_id in HUB_IDS.items() if hub_id]
+        return list(HUB_IDS)
     folders = [path for path in source.folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
     return sorted(folder.name for folder in folders if visible(folder, ".parquet"))  # a link to a folder is one too
 
@@ -90,11 +86,6 @@ def available_tasks(tasks: tuple[str, ...], source: Source) -> tuple[list[str], 
 def splits_of(task: str, source: Source) -> list[str]:
     """Return the splits that a task has in ``source``. Raises UsageError if it does not have the task."""
     return ask_hub(get_dataset_split_names, task) if source.folder is None else sorted(find_shards(task, source))
-
-
-def columns_of(task: str, source: Source) -> list[str]:
-    """Return the names of the columns in the first file of a task's folder. Raises UsageError if there is none."""
-    return read_parquet(next(iter(find_shards(task, source).values()))[0], pq.read_schema).names
 
 
 def read_column(task: str, name: str, source: Source) -> list[pa.Table]:
@@ -165,17 +156,11 @@ def label_names(table: pa.Table) -> list[str] | None:
 
 def read_parquet(path: Path, read=pq.read_table):
     """Return the rows of one file, or what else ``read`` finds in it. Raises UsageError if it cannot be read."""
-    refuse_pointer(path)
     try:
         return read(path)
     except (OSError, pa.ArrowException) as error:
-        raise UsageError(f"{path} could not be read ({str(error).splitlines()[0]}): check the file") from error
-
-
-def refuse_pointer(path: Path) -> None:
-    """Raise UsageError for what git leaves in place of a large file that was not fetched."""
-    if path.stat().st_size < 1_000 and path.read_bytes().startswith(b"version https://git-lfs"):
-        raise UsageError(f"{path} is a Git LFS pointer, not the file itself: fetch it with git lfs pull")
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"{path} could not be read ({reason}): check the file, or run git lfs pull") from error
 
 
 def visible(folder: Path, *suffixes: str) -> list[Path]:
@@ -195,7 +180,7 @@ def refuse_raw(folder: Path) -> None:
 def find_shards(corpus: str, source: Source) -> dict[str, list[Path]]:
     """Return the parquet files of each split of a corpus, in order, from a source that is a folder.
 
-    Raises UsageError if there are none, the same split is in two places, or shards are missing.
+    Raises UsageError if there are none, configurations lie side by side, or shards are missing or there twice.
     """
     folder = source.folder / corpus
     if not folder.is_dir():
@@ -214,21 +199,17 @@ def find_shards(corpus: str, source: Source) -> dict[str, list[Path]]:
     if not found:
         refuse_raw(folder)
         raise UsageError(f"folder {folder} has no parquet file: add one for each split, or use the hub")
+    if len(places := sorted({place for shards in found.values() for place, *_ in shards} - {"."})) > 1:
+        names = " and ".join(map(repr, places))
+        raise UsageError(f"folder {folder} has configurations side by side, {names}: keep one of them")
     for split, shards in found.items():
-        places = list(dict.fromkeys(place for place, *_ in shards))
-        if len(places) > 1:
-            names = " and ".join(map(repr, places))
-            raise UsageError(f"folder {folder} has the split {split!r} in two places, {names}: keep one of them")
         count = shards[-1][2] or shards[-1][1] + 1
         if [shard[1:3] for shard in shards] != [(number, shards[-1][2]) for number in range(count)]:
-            names = ", ".join(path.name for *_, path in shards)
+            names = ", ".join(str(path.relative_to(folder)) for *_, path in shards)
             raise UsageError(
                 f"folder {folder} has {len(shards)} of {count} files of the split {split!r} ({names}): add those that are "
                 "missing, or remove those that are not its own"
             )
-    if len(places := sorted({place for shards in found.values() for place, *_ in shards} - {"."})) > 1:
-        names = " and ".join(map(repr, places))
-        raise UsageError(f"folder {folder} has configurations side by side, {names}: keep one of them")
     return {split: [path for *_, path in shards] for split, shards in found.items()}
 
 
@@ -240,17 +221,14 @@ def ask_hub(question, corpus: str, **arguments):
     hub_id = HUB_IDS.get(corpus)
     if hub_id is None:
         raise UsageError(
-            f"there is no hub id for the task {corpus!r}: put it into a data folder and name that with STLIB_DATA or --data"
+            f"there is no hub id for the task {corpus!r} (only {', '.join(HUB_IDS)}): name a folder in STLIB_DATA or --data"
         )
     try:
         return question(hub_id, **arguments)
     except (OSError, ValueError, DatasetsError) as error:
         cause = (isinstance(error, DatasetsError) and error.__cause__) or error  # a full disk, say
-        if (path := getattr(cause, "filename", None)) or getattr(cause, "errno", None) == errno.ENOSPC:
-            problem = f"{path or 'it'} could not be written ({cause.strerror}): set HF_HOME to a folder that may be"
-            raise UsageError(f"{hub_id} could not be kept: {problem}") from error
         reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
         raise UsageError(
             f"{hub_id} could not be read from the hub ({reason}): connect to it, or set STLIB_DATA to a folder with "
-            f"{corpus}/, or use the profile mini"
+            f"{corpus}/, or HF_HOME to one with space that may be written, or use the profile mini"
         ) from error

@@ -68,8 +68,7 @@ class NLITrainer(SentenceTransformerTrainer):
     def _load_from_checkpoint(self, checkpoint_path: str) -> None:
         super()._load_from_checkpoint(checkpoint_path)
         if head_of(self.loss) is not None:
-            head, _ = load_head(Path(checkpoint_path))
-            self.loss.classifier.load_state_dict(head.state_dict())
+            self.loss.classifier.load_state_dict(load_head(Path(checkpoint_path)).state_dict())
 
     def load_whole(self, checkpoint: str) -> None:
         """Load weights, head and log of a checkpoint that has nothing left to train."""

@@ -68,7 +68,7 @@ def tiny_base(monkeypatch, tiny_model):
 @pytest.fixture(scope="session")
 def six_steps(tiny_model):
     """The arguments of ``train`` for a run of six steps on mini pairs, with checkpoints at every second one."""
-    options = {"recipe": "trained_head", "profile": "mini", "nli_split": "train[:192]", "log_every": 2}
+    options = {"recipe": "trained_head", "profile": "mini", "nli_split": "train[:384]", "log_every": 2}
     return {**options, "start": tiny_model}
 
 

@@ -130,9 +130,12 @@ STS = {
     "score missing": (sts_table(score=None), "no column 'score'"),
     "score in words": (sts_table(score=["high"] * 4), f"string in the column 'score', not numbers: {SCORES}"),
     "no gold scores": (sts_table(score=[None] * 4), "has no gold scores: choose another split"),
-    "score infinite": (sts_table(score=[1.0, float("inf")]), f"the score inf: {SCORES}"),
-    "score below 0": (sts_table(score=[-1.0]), f"the score -1: {SCORES}"),
-    "score above 5": (sts_table(score=[1.0, 5.5]), f"corpus my-sts, split 'test', has the score 5.5: {SCORES}"),
+    "score infinite": (sts_table(score=[1.0, float("inf")]), f"the score inf in row 2: {SCORES}"),
+    "score below 0": (sts_table(score=[-1.0]), f"the score -1.0 in row 1: {SCORES}"),
+    "score above 5": (
+        sts_table(score=[1.0, 5.5]),
+        f"corpus my-sts, split 'test', has the score 5.5 in row 2: {SCORES}",
+    ),
     "no rows": (sts_table()[:0], "no rows in the split 'test'"),
     "sentence None": (sts_table(sentence2=["a", None]), "no sentence2 in row 2"),
 }
@@ -275,6 +278,7 @@ RUNS = {
     "config no JSON": (lambda run: (run / "model" / "nli_head.json").write_text("{"), "nli_head.json"),
     "head of another size": (lambda run: break_head(run, in_features=12), "size mismatch for weight"),
     "too few labels": (lambda run: break_head(run, labels=["a", "b"]), "size mismatch for weight"),
+    "other labels": (lambda run: break_head(run, labels=["a", "b", "c"]), "the labels are ['a', 'b', 'c'], not ['entailment'"),
     "head truncated": (
         lambda run: (run / "model" / "nli_head.safetensors").write_bytes(b"\x08"), "nli_head.safetensors"
     ),

@@ -12,7 +12,7 @@ from stlib import data, sources
 from stlib.configure import configure
 from stlib.errors import UsageError
 from stlib.fast.tokens import TokenisedPairs, tokenise
-from stlib.fast.trainer import PackedTrainer, has_dropout
+from stlib.fast.trainer import PackedTrainer
 from stlib.recipes import TRAINED_HEAD, get_recipe
 from stlib.train import make_trainer, prepare_loss, train
 from stlib.trainer import PremisesTogether, premises_together, training_arguments
@@ -71,13 +71,30 @@ def test_with_dropout_each_copy_has_masks_of_its_own(tmp_path, monkeypatch, six_
     monkeypatch.setattr(
         PackedTrainer,
         "compute_loss",
-        lambda self, *a, **k: batches.append((a[1], has_dropout(self.model))) or compute(self, *a, **k),
+        lambda self, *a, **k: batches.append((a[1], self.encoder.embeddings.dropout.p > 0)) or compute(self, *a, **k),
     )
     recipe = dataclasses.replace(TRAINED_HEAD, dropout=dropout)
     train(**{**six_steps, "recipe": recipe, "out": tmp_path / "run", "max_steps": 1})
     ((batch, dropping),) = batches
     assert dropping is expected
     assert ("copies" in batch) is not expected
+
+
+def test_the_gradient_of_copies_is_the_same_to_the_bit_each_time(tmp_path, six_steps):
+    """Also in a large batch, whose gradients torch may add up in several threads."""
+    config, rows = configure(**six_steps)
+    trainer = make_trainer(config, prepare_loss(config), rows, tmp_path)
+    size = trainer.model.get_embedding_dimension()
+    torch.manual_seed(0)
+    distinct, found = torch.randn(10, size, requires_grad=True), []
+    trainer.encoder = lambda ids, lengths: distinct
+    label = torch.randint(3, (8_000,))
+    batch = {"ids": None, "lengths": None, "copies": torch.randint(10, (16_000,)), "label": label}
+    for _ in range(20):
+        distinct.grad = None
+        trainer.compute_loss(trainer.model, batch).backward()
+        found.append(distinct.grad)
+    assert all(torch.equal(gradient, found[0]) for gradient in found)
 
 
 def test_two_cards_in_one_process_take_no_larger_batches(tmp_path, monkeypatch, six_steps):
@@ -127,7 +144,7 @@ def test_a_guided_recipe_is_trained_by_the_stock_engine_and_leaves_its_guide_alo
 
 
 def test_a_run_is_resumed_in_its_second_epoch_to_the_same_bits(tmp_path, monkeypatch, six_steps):
-    options = {**six_steps, "recipe": dataclasses.replace(TRAINED_HEAD, epochs=2), "log_every": 4}
+    options = {**six_steps, "recipe": dataclasses.replace(TRAINED_HEAD, epochs=2, batch_size=64), "log_every": 4}
     whole = train(**options, out=tmp_path / "whole")
     interrupted(monkeypatch, tmp_path / "run", at_step=9, **options)
     run = train(**options, out=tmp_path / "run", resume=True)

@@ -46,7 +46,7 @@ def copy_of(run, folder):
 @pytest.fixture(scope="module")
 def few_test_pairs():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(PROFILES, "mini", replace(PROFILES["mini"], test_rows=90))
+        patch.setitem(PROFILES, "mini", replace(PROFILES["mini"], test_split="test[:90]"))
         yield
 
 

@@ -12,7 +12,6 @@ from scipy.stats import spearmanr
 
 from stlib import data, records
 from stlib.recipes import CONTENDERS
-from stlib.settings import PROFILES
 from stlib.sources import Source
 from tests.tiny import SIZE
 
@@ -119,9 +118,7 @@ def test_the_recorded_contenders_are_the_recipes(runs):
     recipes = {recipe.name: recipe for recipe in CONTENDERS}
     for run in runs.itertuples():
         name = run.contender.removesuffix("_soup")
-        expected = json.loads(
-            json.dumps(asdict(recipes[name].fitted_to(run.recipe["schedule_steps"], PROFILES["full"])))
-        )
+        expected = json.loads(json.dumps(asdict(recipes[name].fitted_to(run.recipe["schedule_steps"]))))
         same = {key: value for key, value in expected.items() if key in FIELDS}
         assert {key: run.recipe.get(key, default) for key, default in same.items()} == same
 

@@ -94,7 +94,7 @@ def test_sts_and_classification_from_mini_and_folder(data_folder):
 def test_a_score_outside_all_scales_is_refused(data_folder, score):
     pairs = Dataset.from_dict({"sentence1": ["a", "b"], "sentence2": ["c", "d"], "score": [5.0, score]})
     pairs.to_parquet(str(data_folder / "sts13-sts" / "test.parquet"))
-    message = rf"corpus sts13-sts, split 'test', has the score {score}: gold scores go from 0 to 5"
+    message = rf"corpus sts13-sts, split 'test', has the score {float(score)} in row 2: gold scores go from 0 to 5"
     with pytest.raises(UsageError, match=message):
         data.sts("sts13-sts", "test", folder_source(data_folder))
 
@@ -327,8 +327,6 @@ def test_the_kind_of_a_task_is_that_of_its_columns_or_of_its_hub_id(data_folder)
     assert found == {"snli": "nli", "sts13-sts": "sts", "cr": "classification"}
     hub = {task: data.kind_of(task, Source("hub")) for task in ("snli", "sickr-sts", "banking77")}
     assert hub == {"snli": "nli", "sickr-sts": "sts", "banking77": "classification"}
-    with pytest.raises(UsageError, match="no task 'stsb' on the hub"):
-        data.kind_of("stsb", Source("hub"))
     pd.DataFrame({"a": ["x"], "score": [1.0]}).to_parquet(data_folder / "sts13-sts" / "test.parquet")
     assert data.kind_of("sts13-sts", folder_source(data_folder)) == "sts"  # nearest: its texts have other names
     pd.DataFrame({"a": ["x"]}).to_parquet(data_folder / "sts13-sts" / "test.parquet")

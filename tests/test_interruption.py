@@ -26,7 +26,7 @@ from tests.conftest import assert_same_run, weights
 
 def launch(model, out, *more):
     """A process that trains ``model`` for 240 steps, with checkpoints at 120 and 240."""
-    options = ("--recipe", "trained_head", "--nli-split", "train[:7680]", "--log-every", "5")
+    options = ("--recipe", "trained_head", "--nli-split", "train[:15360]", "--log-every", "5")
     command = [sys.executable, "-m", "stlib", "train", *options, "--start", str(model), "--out", str(out), *more]
     environment = {**os.environ, "TQDM_DISABLE": "1"}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -203,7 +203,7 @@ def test_another_number_of_threads_changes_the_last_digits_only(
 def test_after_ctrl_c_the_next_cell_goes_on(tmp_path, monkeypatch, capsys, tiny_base):
     """As in a notebook: the cell that trains is interrupted, and is run again."""
     monkeypatch.setenv("STLIB_RUNS", str(tmp_path))
-    monkeypatch.setenv("STLIB_NLI_SPLIT", "train[:384]")
+    monkeypatch.setenv("STLIB_NLI_SPLIT", "train[:768]")
     with interrupting(monkeypatch, at_step=11):
         find_or_train("trained_head", "mini")
     run = find_or_train("trained_head", "mini")
@@ -257,7 +257,7 @@ def small_disk(tmp_path, tiny_run, request):
 
 @pytest.mark.parametrize("small_disk", [1.2, 1.5, 1.8], indirect=True)  # each ends in another file of the second one
 def test_a_full_disk_is_one_sentence_and_leaves_the_checkpoints_before(small_disk, tiny_model, capsys):
-    options = ["--recipe", "trained_head", "--nli-split", "train[:192]", "--log-every", "2"]
+    options = ["--recipe", "trained_head", "--nli-split", "train[:384]", "--log-every", "2"]
     assert main(["train", *options, "--start", str(tiny_model), "--out", str(small_disk / "run")]) == 2
     errors = capsys.readouterr().err
     assert len(errors.strip().splitlines()) == 1
@@ -287,7 +287,7 @@ def test_a_read_only_folder_is_one_sentence(read_only, tiny_run, tiny_model, tmp
     pairs = tmp_path / "pairs.csv"
     pairs.write_text("premise,hypothesis\nA man sleeps.,A man rests.\n", encoding="utf-8")
     for arguments in (
-        ["train", "--nli-split", "train[:192]", "--start", str(tiny_model), "--out", str(read_only / "run")],
+        ["train", "--nli-split", "train[:384]", "--start", str(tiny_model), "--out", str(read_only / "run")],
         ["predict", str(tiny_run.folder), "--input", str(pairs), "--output", str(read_only / "labels.csv")],
         ["evaluate", str(tiny_model), "--tasks", "sts", "--json", str(read_only / "scores.json")],
     ):

@@ -48,7 +48,7 @@ def closed_form(steps, peak, warmup, end):
         (CARD, 1_000, 68_668),
         (CARD_AS_PRINTED, 0, 68_672),
         (FIT_DEFAULTS, 10_000, 68_668),
-        (TRAINED_HEAD.fitted_to(CARD_STEPS, PROFILES["full"]), CARD_STEPS // 10, CARD_STEPS),
+        (TRAINED_HEAD.sized_for(PROFILES["full"]).fitted_to(CARD_STEPS), CARD_STEPS // 10, CARD_STEPS),
     ],
 )
 def test_the_schedule_is_the_closed_form_at_every_step(recipe, warmup, end):
@@ -81,7 +81,9 @@ def test_the_cards_recipe_is_what_ran():
 
 def test_parameter_groups_by_name(base):
     head, profile = torch.nn.Linear(1152, 3), PROFILES["full"]
-    decayed, exempt, head_group = make_optimizer(TRAINED_HEAD.fitted_to(100, profile), base, head)[0].param_groups
+    decayed, exempt, head_group = make_optimizer(TRAINED_HEAD.sized_for(profile).fitted_to(100), base, head)[
+        0
+    ].param_groups
     names = {id(parameter): name for name, parameter in base.named_parameters()}
     assert all("bias" not in names[id(p)] and "LayerNorm" not in names[id(p)] for p in decayed["params"])
     assert all("bias" in names[id(p)] or "LayerNorm" in names[id(p)] for p in exempt["params"])
@@ -93,7 +95,7 @@ def test_parameter_groups_by_name(base):
 
 
 def test_the_optimizer_is_the_recipes(base):
-    recipe = TRAINED_HEAD.fitted_to(100, PROFILES["full"])
+    recipe = TRAINED_HEAD.sized_for(PROFILES["full"]).fitted_to(100)
     optimizer, schedule = make_optimizer(recipe, base, torch.nn.Linear(1152, 3))
     group = optimizer.param_groups[0]
     assert (group["betas"], group["eps"], group["initial_lr"]) == ((0.9, 0.999), 1e-8, TRAINED_HEAD.learning_rate)
@@ -105,13 +107,16 @@ def test_the_optimizer_is_the_recipes(base):
 def test_there_are_two_kinds_of_recipe(profile):
     """One that stands for a long run trains the start of it; any other is fitted to the run that it trains."""
     for recipe in (CARD, CARD_AS_PRINTED, FIT_DEFAULTS):
-        assert recipe.fitted_to(400, profile) is recipe
-    ours = TRAINED_HEAD.fitted_to(400, profile)
+        assert recipe.sized_for(profile).fitted_to(400) is recipe
+    ours = TRAINED_HEAD.sized_for(profile).fitted_to(400)
     assert (ours.warmup_steps, ours.schedule_steps) == (40, 400)
     assert ours.learning_rate == pytest.approx(2e-5 * profile.rate_scale)
-    assert TRAINED_HEAD.but("longer", "a longer warm-up", warmup_steps=50).fitted_to(400, profile).warmup_steps == 50
+    assert (ours.batch_size, ours.epochs) == (32 * profile.batch_scale, profile.epochs)
+    assert ours.head_learning_rate == pytest.approx(4e-2 * profile.batch_scale)
+    assert TRAINED_HEAD.but("longer", "a longer warm-up", warmup_steps=50).fitted_to(400).warmup_steps == 50
     for recipe in CONTENDERS:  # they bring their length, and so their rate
-        fitted = recipe.fitted_to(400, profile)
+        assert recipe.sized_for(profile) is recipe
+        fitted = recipe.fitted_to(400)
         assert (fitted.warmup_steps, fitted.schedule_steps, fitted.learning_rate) == (40, 400, recipe.learning_rate)
 
 

@@ -101,7 +101,7 @@ def test_an_unreachable_hub_names_three_ways_out(monkeypatch):
         (["test-00000-of-00002-aa", "test-00000-of-00002-bb"], "has 2 of 2 files .*aa.parquet, .*bb.parquet"),
         (["test-00000-of-00001", "test"], "has 2 of 1 files"),
         (["test/0000", "test/0002"], "has 2 of 3 files"),
-        (["en/test/0000", "fr/test/0000"], "in two places, 'en' and 'fr'"),
+        (["en/test/0000", "fr/test/0000"], "side by side, 'en' and 'fr': keep one of them"),
     ],
 )
 def test_shards_that_are_not_whole_are_refused(data_folder, names, message):
@@ -166,7 +166,7 @@ def test_a_folder_of_copies_that_may_not_be_written_is_named(tmp_path, monkeypat
         (tmp_path / "home" / "datasets").mkdir(parents=True)
 
     monkeypatch.setattr(sources, "load_dataset", hub)
-    with pytest.raises(UsageError, match=r"home/?.* could not be written .* set HF_HOME to a folder that may be"):
+    with pytest.raises(UsageError, match=r"from the hub \(.*home.*or HF_HOME to one with space that may be written"):
         data.sts("sts13-sts", "test", Source("hub"))
 
 
@@ -184,8 +184,9 @@ def test_unknown_tasks_and_splits_are_refused(data_folder):
     ]:
         with pytest.raises(UsageError, match=message):
             sources.splits_of("mpqa", source)
-    with pytest.raises(UsageError, match="no hub id for the task 'mpqa'"):
-        data.classification("mpqa", "train", Source("hub"))
+    for task in ("mpqa", "stsb"):
+        with pytest.raises(UsageError, match=rf"no hub id for the task '{task}' \(only snli, "):
+            data.classification(task, "train", Source("hub"))
 
 
 def test_available_tasks_says_what_is_missing(data_folder):
@@ -242,7 +243,7 @@ def test_a_corpus_that_is_a_link_to_a_folder_is_listed_and_read(data_folder, tmp
 @pytest.mark.parametrize(
     ("cause", "message"),
     [
-        (OSError(errno.ENOSPC, "No space left"), r"sts13-sts could not be kept: it could not be written \(No space left\): set"),
+        (OSError(errno.ENOSPC, "No space left"), r"sts13-sts could not be read from the hub \(\[Errno 28\] No space left\): .* or HF_HOME to one with space"),
         (pa.ArrowInvalid("no parquet"), r"mteb/sts13-sts could not be read from the hub \(no parquet\): connect to it"),
         (None, r"could not be read from the hub \(An error occurred\): connect"),
     ],

@@ -46,9 +46,9 @@ def test_a_run_folder_has_all_its_parts(tiny_run, tiny_model):
         p.name for p in tiny_run.model_folder.iterdir()
     }
     info = tiny_run.info
-    assert (info["steps"], info["total_steps"], info["rows"], info["seed"]) == (6, 6, 192, 42)
+    assert (info["steps"], info["total_steps"], info["rows"], info["seed"]) == (6, 6, 384, 42)
     assert (info["recipe"]["name"], info["start"]) == ("trained_head", str(tiny_model))
-    assert info["data_fingerprint"] == data.fingerprint(data.nli("train[:192]", sources.Source("mini")))
+    assert info["data_fingerprint"] == data.fingerprint(data.nli("train[:384]", sources.Source("mini")))
     assert {"torch", "sentence-transformers", "python"} <= set(info["versions"])
     assert info["seconds"] > 0
     assert info["peak_memory_mb"] > 100
@@ -156,9 +156,9 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path, monkeypatch, six_steps
     steps, original = itertools.count(1), SoftmaxLoss.forward
     monkeypatch.setattr(SoftmaxLoss, "forward", lambda *a: original(*a) * (value if next(steps) == 5 else 1))
     seen = (
-        r"rows (\d+, ){31}\d+ of the training data"
+        r"rows (\d+, ){63}\d+ of the training data"
         if engine == "packed"
-        else "the batch of 32 pairs that starts with '"
+        else "the batch of 64 pairs that starts with '"
     )
     with pytest.raises(UsageError, match=rf"the loss is {value} at step 5, on {seen}.*lower the learning rate"):
         train(out=tmp_path / "run", engine=engine, **six_steps)
@@ -169,16 +169,16 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path, monkeypatch, six_steps
 def runs(monkeypatch, tmp_path):
     """A folder for runs, which have two steps at profile mini."""
     monkeypatch.setenv("STLIB_RUNS", str(tmp_path))
-    monkeypatch.setenv("STLIB_NLI_SPLIT", "train[:64]")
+    monkeypatch.setenv("STLIB_NLI_SPLIT", "train[:128]")
     return tmp_path
 
 
 def test_find_or_train_loads_what_fits_and_sets_aside_what_does_not(runs, tiny_base, capsys):
     first = find_or_train("trained_head")
-    assert first.folder == runs / "trained_head-mini-train_64"
+    assert first.folder == runs / "trained_head-mini-train_128"
     written = (first.folder / "run.json").stat().st_mtime_ns
     assert find_or_train("trained_head").folder == first.folder
-    assert "loaded the run trained_head-mini-train_64: 2 steps on 64 pairs" in capsys.readouterr().out
+    assert "loaded the run trained_head-mini-train_128: 2 steps on 128 pairs" in capsys.readouterr().out
     assert (first.folder / "run.json").stat().st_mtime_ns == written
     info = json.loads((first.folder / "run.json").read_text(encoding="utf-8"))
     info["recipe"]["learning_rate"] = 1.0
@@ -192,7 +192,7 @@ def test_find_or_train_loads_what_fits_and_sets_aside_what_does_not(runs, tiny_b
 
 
 def test_find_or_train_sets_aside_an_unfinished_run_that_was_started_otherwise(runs, tiny_base):
-    folder = runs / "trained_head-mini-train_64"
+    folder = runs / "trained_head-mini-train_128"
     folder.mkdir()
     (folder / "unfinished.json").write_text('{"seed": 7}', encoding="utf-8")
     assert find_or_train("trained_head").info["seed"] == SEED
@@ -201,7 +201,7 @@ def test_find_or_train_sets_aside_an_unfinished_run_that_was_started_otherwise(r
 
 def test_find_or_train_sets_aside_a_run_of_an_older_layout(runs, tiny_base):
     """Its run.json has fewer fields, and its recipe another."""
-    folder = runs / "trained_head-mini-train_64"
+    folder = runs / "trained_head-mini-train_128"
     (folder / "model").mkdir(parents=True)
     (folder / "model" / "model.safetensors").write_bytes(b"hours of work")
     older = {"recipe": {"name": "trained_head", "short": True}, "profile": "mini", "seed": 42, "steps": 2}
@@ -235,8 +235,8 @@ def test_find_or_train_trains_what_was_asked(runs, monkeypatch):
     find_or_train()
     find_or_train("card", "full")
     (first, out, resume), (second, other, _) = asked
-    assert (first.recipe.name, first.profile, out.name) == ("trained_head", "mini", "trained_head-mini-train_64")
-    assert (second.recipe.name, second.profile, other.name) == ("card", "full", "card-full-train_64")
+    assert (first.recipe.name, first.profile, out.name) == ("trained_head", "mini", "trained_head-mini-train_128")
+    assert (second.recipe.name, second.profile, other.name) == ("card", "full", "card-full-train_128")
     assert not resume
 
 

@@ -73,7 +73,7 @@ async def run_course(paths: list[Path], before: str, after: str, screen: "Screen
     try:
         await kernel.async_start_new_kernel(env={**QUIET, **os.environ, "STLIB_PROGRESS": "text"})
         await kernel.async_start_new_kernel_client()
-        out = Path((await kernel.run(asking(before), "checking the data")).strip())
+        out = Path((await kernel.run(new_notebook(cells=[new_code_cell(before)]), "checking the data")).strip())
         (out / "figures").mkdir(parents=True, exist_ok=True)
         for path in paths:
             notebook = nbformat.read(path, as_version=4)
@@ -87,15 +87,11 @@ async def run_course(paths: list[Path], before: str, after: str, screen: "Screen
                 nbformat.write(notebook, out / path.name)
             for number, picture in enumerate(pictures(*notebook.cells), 1):
                 (out / "figures" / f"{path.stem}-{number}.png").write_bytes(picture)
-        return await kernel.run(asking(after), "putting the results together")
+        return await kernel.run(new_notebook(cells=[new_code_cell(after)]), "putting the results together")
     except CellExecutionError as error:
         raise UsageError(error.evalue) if error.ename == "UsageError" else error from None
     finally:
         await kernel._async_cleanup_kernel()
-
-
-def asking(code: str):
-    return new_notebook(cells=[new_code_cell(code)])
 
 
 class Kernel(NotebookClient):

@@ -1,7 +1,7 @@
 """Make notebooks and README ready to commit: stamp what is generated, execute at profile mini, strip what varies.
 
-Generated are the badges, the set-up cell (that of notebook 01 in all), the folded solutions, the navigation bar, and the tables
-of the README. The address in badges and set-up cells is that of this copy, so a fork needs no edit.
+Generated are the badges, the set-up cell (that of notebook 01 in all), the folded solutions, the navigation bar, and the course
+map of the README. The address in badges and set-up cells is that of this copy, so a fork needs no edit.
 """
 
 import argparse
@@ -17,8 +17,6 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
-
-from stlib import records
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -48,7 +46,7 @@ def main() -> int:
         return 0
     # A check takes the address that is there, so that what was stamped in one copy passes the tests in another.
     repository = first(ADDRESS, course_notebooks()[0]) if options.check else address()
-    tables = {"badges": badges(repository, "01_base_model.ipynb"), "course-map": course_map(), "contest": contest()}
+    tables = {"badges": badges(repository, "01_base_model.ipynb"), "course-map": course_map()}
     readme = BLOCK.sub(lambda block: f"{block[1]}{tables[block[2]]}\n{block[3]}", README.read_text(encoding="utf-8"))
     texts = {README: readme}
     for path in [*course_notebooks(), *course_notebooks("solutions/")]:
@@ -169,25 +167,8 @@ def course_map() -> str:
     """Return one row per notebook: what you do there, and its time."""
     patterns = TITLE, r"^\*\*You will do:\*\* (.+?)\.(?:\s|$)", r"^- \*Time:\* (.+?) on two CPU cores"
     found = [(path.name, *(first(pattern, path) for pattern in patterns)) for path in course_notebooks()]
-    rows = [(f"[{name[:2]} {title}](notebooks/{name})", task, time) for name, title, task, time in found]
-    return table(("notebook", "you will", "time on two CPU cores"), rows)
-
-
-def contest() -> str:
-    """Return the contest of notebook 08, the best on validation pairs first."""
-    import pandas as pd  # here, because "make course" imports this file and needs none
-
-    record = records.load("better_recipes")
-    runs = pd.DataFrame([*record["runs"], {"contender": "base model", **record["base"]}])
-    kinds = {"seed": "nunique", "validation": "mean", "sts_mean": "mean", "nli_refit": "mean"}
-    found = runs.groupby("contender").agg(kinds).sort_values("validation", ascending=False)
-    rows = [(name, seeds or "-", *(f"{score:.1f}" for score in scores)) for name, seeds, *scores in found.itertuples()]
-    return table(("recipe", "seeds", "STS, validation", "STS, test mean", "NLI, fresh head"), rows)
-
-
-def table(columns, rows) -> str:
-    """Return a table in Markdown."""
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in (columns, ["---"] * len(columns), *rows))
+    rows = [f"| [{name[:2]} {title}](notebooks/{name}) | {task} | {time} |" for name, title, task, time in found]
+    return "\n".join(["| notebook | you will | time on two CPU cores |", "| --- | --- | --- |", *rows])
 
 
 if __name__ == "__main__":

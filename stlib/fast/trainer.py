@@ -25,7 +25,8 @@ class PackedTrainer(NLITrainer):
 
     def __init__(self, *arguments, tokens: Path, dtype: torch.dtype, **options):
         super().__init__(*arguments, **options)
-        self.tokens = TokenisedPairs(tokens, distinct=not has_dropout(self.model))
+        drops = any(module.p > 0 for module in self.model.modules() if isinstance(module, nn.Dropout))
+        self.tokens = TokenisedPairs(tokens, distinct=not drops)
         self.encoder = PackedEncoder(self.model, dtype)
         self.loss = self.override_model_in_loss(self.loss, nn.Identity())  # it is given embeddings already
         keep_freed_memory()
@@ -40,7 +41,8 @@ class PackedTrainer(NLITrainer):
         with torch.autocast(self.args.device.type, enabled=False):
             embeddings = self.encoder(inputs["ids"], inputs["lengths"])
             if "copies" in inputs:
-                embeddings = embeddings[inputs["copies"]]
+                # An index in brackets would add up its gradient in two threads at once, in another order each time.
+                embeddings = embeddings.index_select(0, inputs["copies"])
             columns = embeddings.chunk(len(self.tokens.texts))
             loss = self.loss([{"sentence_embedding": column} for column in columns], label)
         return (loss, {}) if return_outputs else loss
@@ -49,11 +51,6 @@ class PackedTrainer(NLITrainer):
         """Clip as the library does it, the encoder's gradients only, with a norm that is right on every processor."""
         self.accelerator.unscale_gradients()
         return self.encoder.clip(self.args.max_grad_norm)
-
-
-def has_dropout(model: nn.Module) -> bool:
-    """Return whether any part of a model drops values at random while it trains."""
-    return any(module.p > 0 for module in model.modules() if isinstance(module, nn.Dropout))
 
 
 def keep_freed_memory() -> None:

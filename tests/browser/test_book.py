@@ -92,7 +92,8 @@ def test_headings_are_in_order(pages):
 
 
 # The dark scheme differs from the light one in its colours only.
-RULES = {"light": {}, "dark": {"runOnly": ["color-contrast"]}}
+ONLY = {"resultTypes": ["violations"]}  # to describe all that passes takes half of the time
+RULES = {"light": ONLY, "dark": ONLY | {"runOnly": ["color-contrast"]}}
 
 
 @pytest.mark.parametrize("scheme", RULES)
