@@ -120,6 +120,8 @@ def run_predict(options: argparse.Namespace) -> None:
     given = tuple(name for name in (*COLUMNS, *files) if getattr(options, name) is not None)
     if given not in (COLUMNS, files):
         raise UsageError("give either --premise and --hypothesis, or --input pairs.csv and --output labels.csv")
+    if options.model == "base":
+        raise UsageError("base has no NLI head: name a run folder trained with SoftmaxLoss")
     classifier = stlib.load_classifier(find_model_folder(options.model))
     if given == files:
         return print(label_file(classifier, Path(options.input), Path(options.output), options.skip_bad_rows))

@@ -83,7 +83,9 @@ def load_text(name: str | Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:  # the hub's, no such file, or no text in UTF-8
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UsageError(f"there is no card {path} ({reason}): name a file, or a folder with README.md") from error
+        raise UsageError(
+            f"no card could be read from {path} ({reason}): name a file, or a folder with README.md"
+        ) from error
 
 
 def understand(text: str) -> Card:
@@ -223,7 +225,7 @@ def loss_findings(card: Card) -> list[tuple[str, str, str]]:
     if card.labels < 2:
         return []
     values, step, guess = log["Training Loss"].tolist(), log["Step"].iloc[0], math.log(card.labels)
-    fits = "above it" if values[0] > guess + 0.05 else "not above it, as it should be"
+    fits = "clearly above it" if values[0] > guess + 0.05 else "not clearly above it, as it should be"
     text = f"{values[0]:.4f} up to step {step:.0f}; guessing costs ln {card.labels} = {guess:.4f}: {fits}"
     found = [("loss at the start", "certain", text)]
     warmup = card.printed.get("warmup_steps") or card.printed.get("warmup_ratio")

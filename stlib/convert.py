@@ -110,7 +110,9 @@ def read_rows(path: Path) -> pd.DataFrame:
             raise ValueError("there are no rows")
     except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
         reason = str(error).splitlines()[0]
-        raise UsageError(f"{path} could not be read ({reason}): check the file, or run git lfs pull") from error
+        raise UsageError(
+            f"{path} could not be read ({reason}): check the file, or fetch it with git lfs pull if it is a pointer"
+        ) from error
     return table
 
 

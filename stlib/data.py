@@ -13,7 +13,17 @@ from datasets import Dataset
 
 from stlib.errors import UsageError
 from stlib.settings import STS_TASKS
-from stlib.sources import Source, find_shards, get_source, joined, label_names, read_column, read_parquet, read_table
+from stlib.sources import (
+    HUB_IDS,
+    Source,
+    find_shards,
+    get_source,
+    joined,
+    label_names,
+    read_column,
+    read_parquet,
+    read_table,
+)
 
 NLI_LABELS = ("entailment", "neutral", "contradiction")
 # SNLI's and MultiNLI's names of the text columns.
@@ -54,6 +64,8 @@ def kind_of(task: str, source: Source) -> str:
     Raises UsageError if the source lacks the task, or its file has no column of any kind.
     """
     if source.folder is None:
+        if task not in HUB_IDS:
+            raise UsageError(f"there is no task {task!r} on the hub: choose one of {', '.join(HUB_IDS)}")
         return "nli" if task == "snli" else "sts" if task in STS_TASKS else "classification"
     first = next(iter(find_shards(task, source).values()))[0]
     return nearest_kind(read_parquet(first, pq.read_schema).names, f"the task {task!r} from {source}")

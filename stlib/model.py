@@ -107,7 +107,7 @@ def check_files(folder: Path, again: str) -> None:
     for name, expected in FILES_SHA256.items():
         if not (path := folder / name).is_file():
             raise UsageError(f"{path} is missing: {again}")
-        if (digest := sha256(path, path.stat().st_mtime_ns)) != expected:
+        if (digest := sha256(path, path.stat().st_size, path.stat().st_mtime_ns)) != expected:
             found = f"its SHA-256 is {digest}, expected {expected}"
             raise UsageError(f"{path} is not the published file of {MODEL_ID}: {found}; {again}")
     if (folder / "adapter_config.json").exists():  # the library would load an adapter on top of the weights
@@ -115,8 +115,8 @@ def check_files(folder: Path, again: str) -> None:
 
 
 @functools.cache
-def sha256(path: Path, changed: int) -> str:
-    """Return the SHA-256 of a file, computed once for each time ``changed`` that it bears: that of the weights takes 0.1 s."""
+def sha256(path: Path, size: int, changed: int) -> str:
+    """Return the SHA-256 of a file, taken once per process while its size and time of change stay the same: 0.1 s for weights."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -239,11 +239,13 @@ def load_head(folder: Path) -> nn.Linear:
         config = json.loads((folder / HEAD_CONFIG).read_text(encoding="utf-8"))
         head = nn.Linear(config["in_features"], len(config["labels"]))
         head.load_state_dict(load_file(folder / HEAD_WEIGHTS))
-        if config["labels"] != list(NLI_LABELS):
-            raise ValueError(f"the labels are {config['labels']}, not {list(NLI_LABELS)}")
     except (KeyError, TypeError, RuntimeError, ValueError, SafetensorError) as error:  # torch's, if the sizes disagree
         found = f"{HEAD_WEIGHTS} and {HEAD_CONFIG} in {folder} could not be read ({' '.join(str(error).split())})"
         raise UsageError(f"{found}: copy both from one run") from error
+    if config["labels"] != list(NLI_LABELS):
+        raise UsageError(
+            f"the head in {folder} has the labels {config['labels']}, not those of NLI: use one trained on it"
+        )
     return head
 
 

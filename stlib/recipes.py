@@ -83,6 +83,8 @@ class Recipe:
         """Return the recipe with the rates and the batch that a profile gives to one that leaves its epochs to it."""
         if self.epochs:
             return self
+        if self.schedule_steps is not None:
+            return replace(self, epochs=profile.epochs)
         rate, head_rate = round(self.learning_rate * profile.rate_scale, 10), self.head_learning_rate
         sized = replace(
             self, learning_rate=rate, batch_size=self.batch_size * profile.batch_scale, epochs=profile.epochs

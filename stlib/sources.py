@@ -160,7 +160,9 @@ def read_parquet(path: Path, read=pq.read_table):
         return read(path)
     except (OSError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0]
-        raise UsageError(f"{path} could not be read ({reason}): check the file, or run git lfs pull") from error
+        raise UsageError(
+            f"{path} could not be read ({reason}): check the file, or fetch it with git lfs pull if it is a pointer"
+        ) from error
 
 
 def visible(folder: Path, *suffixes: str) -> list[Path]:

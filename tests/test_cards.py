@@ -155,7 +155,7 @@ def test_the_library_is_told_what_it_cannot_know(card, run):
     assert facts["model"]["training_datasets"] == ["scene grammar"]
     assert facts["base_model"] == published_card()["base_model"]
     assert facts["front_matter"]["license"] == "apache-2.0"
-    assert (facts["dataset"]["rows"], facts["dataset"]["loss"]) == (192, "SoftmaxLoss")
+    assert (facts["dataset"]["rows"], facts["dataset"]["loss"]) == (384, "SoftmaxLoss")
     assert (run.model_folder / "README.md").read_text(encoding="utf-8") == card
 
 
@@ -187,7 +187,7 @@ def test_the_id_of_a_data_set_is_claimed_only_for_its_rows(monkeypatch, tiny_mod
     assert data.datasets == ["mteb/stsbenchmark-sts"]
     data = described(load_encoder(tiny_model, "cpu"), run, data_fingerprint="0123", **scored)
     assert data.train_datasets[0]["name"].startswith(
-        "stsbenchmark-sts in a folder called mine: 192 rows of validation,"
+        "stsbenchmark-sts in a folder called mine: 384 rows of validation,"
     )
 
 
@@ -236,7 +236,7 @@ def test_the_effective_settings_are_the_runs(card, run):
     for name, value in effective_settings(run.info):
         assert f"| {name} | {value} |" in table
     settings = dict(effective_settings(run.info))
-    assert "trained, learning rate 0.04; it moved by" in settings["classifier head"]
+    assert "trained, learning rate 0.08; it moved by" in settings["classifier head"]
     assert settings["schedule"] == "linear: no warm-up, then down to zero at step 6"
     frozen = {**run.info, "recipe": {**run.info["recipe"], "train_head": False, "head_gain": 1.0, "warmup_steps": 1000}}
     settings = dict(effective_settings(frozen))
@@ -265,7 +265,7 @@ def test_a_card_is_there_after_training_already(tiny_run, tiny_model):
     for folder in (tiny_run.folder, tiny_run.model_folder):
         text = (folder / "README.md").read_text(encoding="utf-8")
         assert "### Effective Settings" in text
-        assert "192 training samples" in text
+        assert "384 training samples" in text
         assert str(tiny_run.folder.parent) not in text
         assert str(tiny_model.parent) not in text
     known = json.loads((tiny_run.folder / "card.json").read_text(encoding="utf-8"))
@@ -279,7 +279,7 @@ def test_every_section_of_the_published_card_is_there_and_every_difference_has_a
     assert "only there" not in set(verdicts)
     assert found.index[verdicts != "same"].equals(found.index[found["why"] != ""])
     assert (verdicts == "same").sum() >= 15
-    assert "rows: 549367 → 192" in found["details"]["#### (the data set)"]
+    assert "rows: 549367 → 384" in found["details"]["#### (the data set)"]
     rate = run.info["recipe"]["learning_rate"]
     assert f"learning_rate: 5e-05 → {rate}" in found["details"]["#### All Hyperparameters"]
     assert verdicts["### Effective Settings"] == "only here"
@@ -307,7 +307,7 @@ def test_the_command_line(tiny_run, tmp_path, capsys, few_test_pairs):
     assert main(["card", str(run.folder), "--compare"]) == 0
     printed = capsys.readouterr().out
     assert printed.strip() == comparison_text(compare((run.folder / "README.md").read_text(encoding="utf-8"))).strip()
-    assert "              rows: 549367 → 192\n" in printed
+    assert "              rows: 549367 → 384\n" in printed
     assert "0 only there" in printed
     assert main(["card", str(run.folder / "model")]) == 2
 

@@ -198,7 +198,7 @@ BAD = {
     "label 1.5": ({"test.jsonl": '{"text":"a","label":1.5}'}, "has the label 1.5 in row 1: labels are whole"),
     "one split twice": ({"train.csv": HEAD, "my-train.csv": HEAD}, "has the split train twice"),
     "no split in any name": ({"a.csv": HEAD, "b.csv": HEAD}, "name them after their splits"),
-    "Git LFS": ({"train.jsonl": "version https://git-lfs.github.com/spec/v1\noid sha256:0"}, "check the file, or run git lfs pull"),
+    "Git LFS": ({"train.jsonl": "version https://git-lfs.github.com/spec/v1\noid sha256:0"}, "fetch it with git lfs pull if"),
     "two kinds": ({"train.csv": HEAD + "a,b,0\n", "test.csv": "text,label\na,0\n"}, "has no column"),
     "parquet": ({"train.parquet": ""}, "parquet files already"),
     "not UTF-8": ({"train.csv": b"premise,hypothesis,label\n\xe9,b,0\n"}, "could not be read ('utf-8' codec"),

@@ -327,6 +327,8 @@ def test_the_kind_of_a_task_is_that_of_its_columns_or_of_its_hub_id(data_folder)
     assert found == {"snli": "nli", "sts13-sts": "sts", "cr": "classification"}
     hub = {task: data.kind_of(task, Source("hub")) for task in ("snli", "sickr-sts", "banking77")}
     assert hub == {"snli": "nli", "sickr-sts": "sts", "banking77": "classification"}
+    with pytest.raises(UsageError, match="no task 'stsb' on the hub"):
+        data.kind_of("stsb", Source("hub"))
     pd.DataFrame({"a": ["x"], "score": [1.0]}).to_parquet(data_folder / "sts13-sts" / "test.parquet")
     assert data.kind_of("sts13-sts", folder_source(data_folder)) == "sts"  # nearest: its texts have other names
     pd.DataFrame({"a": ["x"]}).to_parquet(data_folder / "sts13-sts" / "test.parquet")

@@ -73,7 +73,7 @@ def test_a_run_of_two_processes_resumes(tmp_path, tiny_model, whole):
 @pytest.mark.parametrize(("launcher", "processes"), [(TORCHRUN, 2), (ACCELERATE, 1)], ids=["torchrun", "accelerate"])
 def test_the_command_line_and_the_stock_engine(tmp_path, launcher, processes):
     command = ("-m", "stlib", "train") if launcher is TORCHRUN else ("--module", "stlib", "train")
-    options = ("--recipe", "trained_head", "--nli-split", "train[:128]", "--engine", "stock")
+    options = ("--recipe", "trained_head", "--nli-split", "train[:256]", "--engine", "stock")
     done = launch(launcher, *command, *options, "--out", tmp_path / "run", folder=tmp_path)
     assert done.returncode == 0, done.stderr[-2_000:]
     run = Run.load(tmp_path / "run")

@@ -108,6 +108,8 @@ def test_there_are_two_kinds_of_recipe(profile):
     """One that stands for a long run trains the start of it; any other is fitted to the run that it trains."""
     for recipe in (CARD, CARD_AS_PRINTED, FIT_DEFAULTS):
         assert recipe.sized_for(profile).fitted_to(400) is recipe
+    long = TRAINED_HEAD.but("long", "the start of a long run", schedule_steps=1_000)
+    assert long.sized_for(profile) == long.but("long", "the start of a long run", epochs=profile.epochs)
     ours = TRAINED_HEAD.sized_for(profile).fitted_to(400)
     assert (ours.warmup_steps, ours.schedule_steps) == (40, 400)
     assert ours.learning_rate == pytest.approx(2e-5 * profile.rate_scale)

@@ -23,7 +23,7 @@ def test_the_profile_comes_from_argument_environment_or_default(monkeypatch):
 
 def test_the_full_profile_is_the_cards_run():
     full = settings.get_profile("full")
-    assert (full.epochs, full.log_every, full.train_split, full.rate_scale) == (4, 500, "train", 1)
+    assert (full.epochs, full.log_every, full.train_split, full.rate_scale, full.batch_scale) == (4, 500, "train", 1, 1)
 
 
 @pytest.mark.parametrize("text", ["0", "-3", "many", "1.5"])

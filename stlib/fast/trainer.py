@@ -41,8 +41,10 @@ class PackedTrainer(NLITrainer):
         with torch.autocast(self.args.device.type, enabled=False):
             embeddings = self.encoder(inputs["ids"], inputs["lengths"])
             if "copies" in inputs:
-                # An index in brackets would add up its gradient in two threads at once, in another order each time.
-                embeddings = embeddings.index_select(0, inputs["copies"])
+                # On a processor, an index in brackets adds up its gradient in several threads at once, in another order
+                # each time; on a GPU, index_select does.
+                copies = inputs["copies"]
+                embeddings = embeddings[copies] if embeddings.is_cuda else embeddings.index_select(0, copies)
             columns = embeddings.chunk(len(self.tokens.texts))
             loss = self.loss([{"sentence_embedding": column} for column in columns], label)
         return (loss, {}) if return_outputs else loss
