@@ -33,15 +33,17 @@ def configure(recipe: str | Recipe, profile: str | None = None, **choices) -> tu
 
     Raises UsageError for unknown names, numbers out of range and missing data.
     """
-    chosen, profile = Choices(**choices), get_profile(profile)
-    asked = get_recipe(recipe).sized_for(profile)
+    chosen, asked, profile = Choices(**choices), get_recipe(recipe), get_profile(profile)
     check_choices(asked, chosen)
     device = best_device()
     source = get_source(chosen.data, profile)
     split = chosen.nli_split or profile.train_split
     if asked.data != "nli":  # the mini STS task has no training split: its validation pairs are free to train on
         split = "train" if "train" in splits_of(asked.data, source) else "validation"
-    rows = load_rows(asked, split, source)
+    rows, asked = load_rows(asked, split, source), asked.sized_for(profile)
+    if len(rows) < asked.batch_size:
+        found = f"{len(rows)} pairs, fewer than one batch of {asked.batch_size}"
+        raise UsageError(f"the split {split!r} has {found}: choose a larger split")
     # Between several processes the last, smaller batch cannot be shared, and is left out.
     per_epoch = len(rows) / asked.batch_size
     total_steps = asked.epochs * (math.ceil(per_epoch) if processes() == 1 else math.floor(per_epoch))
@@ -95,16 +97,13 @@ def check_choices(recipe: Recipe, chosen: Choices) -> None:
 
 
 def load_rows(recipe: Recipe, split: str, source: Source) -> Dataset:
-    """Return the rows to train on. Raises UsageError if they do not fill one batch, or have one label only."""
+    """Return the rows to train on. Raises UsageError if they have one label only."""
     if recipe.data == "nli":
         pairs = nli(split, source)
     else:  # without those that are in the task's test split too (17 of STS-B's training pairs)
         pairs, test = sts(recipe.data, split, source), sts(recipe.data, "test", source)
         pairs = pairs.select(np.flatnonzero(unseen(pairs.to_pandas(), test.to_pandas())))
     rows = training_rows(recipe, pairs)
-    if len(rows) < recipe.batch_size:
-        found = f"{len(rows)} pairs, fewer than one batch of {recipe.batch_size}"
-        raise UsageError(f"the split {split!r} has {found}: choose a larger split")
     if recipe.loss == "softmax" and len(labels := set(rows.unique("label"))) < 2:
         found = f"all pairs have the label {labels.pop()} in the split {split!r}"
         raise UsageError(f"{found}: a classifier needs two labels or more")

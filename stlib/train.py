@@ -57,6 +57,7 @@ def train(
 def carry_out(config: RunConfig, rows: Dataset, out: Path, resume: bool) -> Run:
     """Train what was configured, and write the run folder: the first of several processes does."""
     runs.check_folder(out, config, resume)  # again: another run may have come first
+    asked = config.to_dict()
     soup = config.recipe.soup > 1
     checkpoint = runs.last_checkpoint(out, config) if resume and not soup else None
     loss = prepare_loss(config)  # the first thing that may fail: nothing is written before
@@ -65,7 +66,7 @@ def carry_out(config: RunConfig, rows: Dataset, out: Path, resume: bool) -> Run:
             print(describe(config, loss.model, rows), flush=True)
         with runs.writing(out):
             out.mkdir(parents=True, exist_ok=True)
-            runs.write_json(out / "unfinished.json", config.to_dict())
+            runs.write_json(out / "unfinished.json", asked)
     found = carry_out_soup(config, rows, out) if soup else carry_out_steps(config, rows, out, loss, checkpoint)
     if is_first_process():
         finish(out, *found)

@@ -45,7 +45,7 @@ def test_a_number_from_outside(monkeypatch):
 def test_data_come_from_where_the_profile_says(monkeypatch):
     asked = []
     monkeypatch.setattr(
-        "stlib.configure.load_rows", lambda recipe, split, source: asked.append((split, str(source))) or [0]
+        "stlib.configure.load_rows", lambda recipe, split, source: asked.append((split, str(source))) or [0] * 64
     )
     monkeypatch.setattr("stlib.configure.fingerprint", lambda rows: "")
     for name in ("mini", "small"):
