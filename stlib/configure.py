@@ -41,9 +41,6 @@ def configure(recipe: str | Recipe, profile: str | None = None, **choices) -> tu
     if asked.data != "nli":  # the mini STS task has no training split: its validation pairs are free to train on
         split = "train" if "train" in splits_of(asked.data, source) else "validation"
     rows, asked = load_rows(asked, split, source), asked.sized_for(profile)
-    if len(rows) < asked.batch_size:
-        found = f"{len(rows)} pairs, fewer than one batch of {asked.batch_size}"
-        raise UsageError(f"the split {split!r} has {found}: choose a larger split")
     # Between several processes the last, smaller batch cannot be shared, and is left out.
     per_epoch = len(rows) / asked.batch_size
     total_steps = asked.epochs * (math.ceil(per_epoch) if processes() == 1 else math.floor(per_epoch))
@@ -66,6 +63,7 @@ def configure(recipe: str | Recipe, profile: str | None = None, **choices) -> tu
         device=device,
         processes=processes(),
     )
+    check_rows(config.recipe, rows, split)
     return config, rows
 
 
@@ -97,14 +95,20 @@ def check_choices(recipe: Recipe, chosen: Choices) -> None:
 
 
 def load_rows(recipe: Recipe, split: str, source: Source) -> Dataset:
-    """Return the rows to train on. Raises UsageError if they have one label only."""
+    """Return the rows to train on."""
     if recipe.data == "nli":
         pairs = nli(split, source)
     else:  # without those that are in the task's test split too (17 of STS-B's training pairs)
         pairs, test = sts(recipe.data, split, source), sts(recipe.data, "test", source)
         pairs = pairs.select(np.flatnonzero(unseen(pairs.to_pandas(), test.to_pandas())))
-    rows = training_rows(recipe, pairs)
+    return training_rows(recipe, pairs)
+
+
+def check_rows(recipe: Recipe, rows: Dataset, split: str) -> None:
+    """Raise UsageError if the rows do not fill one batch, or have one label only."""
+    if len(rows) < recipe.batch_size:
+        found = f"{len(rows)} pairs, fewer than one batch of {recipe.batch_size}"
+        raise UsageError(f"the split {split!r} has {found}: choose a larger split")
     if recipe.loss == "softmax" and len(labels := set(rows.unique("label"))) < 2:
         found = f"all pairs have the label {labels.pop()} in the split {split!r}"
         raise UsageError(f"{found}: a classifier needs two labels or more")
-    return rows

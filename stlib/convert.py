@@ -13,7 +13,7 @@ from datasets import ClassLabel, load_from_disk
 
 from stlib.data import KINDS, NLI_SPELLING, clean_nli, clean_numbers, nearest_kind
 from stlib.errors import UsageError
-from stlib.sources import RAW_FILES, Source, find_shards, visible
+from stlib.sources import RAW_FILES, Source, find_shards, unreadable, visible
 
 TEXTS = RAW_FILES[:-1]  # one row per line; the last kind is that of a saved data set
 SPLIT = re.compile(r"(?<![a-z])(train|dev|val|test)(?:ing|idation|id)?((?:_(?:mis)?matched)?)(?![a-z])", re.IGNORECASE)
@@ -109,10 +109,7 @@ def read_rows(path: Path) -> pd.DataFrame:
         if table.empty:
             raise ValueError("there are no rows")
     except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(
-            f"{path} could not be read ({reason}): check the file, or fetch it with git lfs pull if it is a pointer"
-        ) from error
+        raise unreadable(path, error) from error
     return table
 
 

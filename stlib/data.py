@@ -8,22 +8,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from datasets import Dataset
 
 from stlib.errors import UsageError
 from stlib.settings import STS_TASKS
-from stlib.sources import (
-    HUB_IDS,
-    Source,
-    find_shards,
-    get_source,
-    joined,
-    label_names,
-    read_column,
-    read_parquet,
-    read_table,
-)
+from stlib.sources import HUB_IDS, Source, columns_of, get_source, joined, label_names, read_column, read_table
 
 NLI_LABELS = ("entailment", "neutral", "contradiction")
 # SNLI's and MultiNLI's names of the text columns.
@@ -67,8 +56,7 @@ def kind_of(task: str, source: Source) -> str:
         if task not in HUB_IDS:
             raise UsageError(f"there is no task {task!r} on the hub: choose one of {', '.join(HUB_IDS)}")
         return "nli" if task == "snli" else "sts" if task in STS_TASKS else "classification"
-    first = next(iter(find_shards(task, source).values()))[0]
-    return nearest_kind(read_parquet(first, pq.read_schema).names, f"the task {task!r} from {source}")
+    return nearest_kind(columns_of(task, source), f"the task {task!r} from {source}")
 
 
 def nearest_kind(names: list[str], where: str) -> str:

@@ -85,11 +85,13 @@ class Recipe:
             return self
         if self.schedule_steps is not None:
             return replace(self, epochs=profile.epochs)
-        rate, head_rate = round(self.learning_rate * profile.rate_scale, 10), self.head_learning_rate
-        sized = replace(
-            self, learning_rate=rate, batch_size=self.batch_size * profile.batch_scale, epochs=profile.epochs
+        return replace(
+            self,
+            epochs=profile.epochs,
+            batch_size=self.batch_size * profile.batch_scale,
+            learning_rate=round(self.learning_rate * profile.rate_scale, 10),
+            head_learning_rate=self.head_learning_rate and self.head_learning_rate * profile.batch_scale,
         )
-        return replace(sized, head_learning_rate=head_rate * profile.batch_scale) if head_rate else sized
 
     def fitted_to(self, total_steps: int) -> "Recipe":
         """Return the recipe with its schedule as a run of ``total_steps`` has it."""

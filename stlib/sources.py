@@ -88,6 +88,11 @@ def splits_of(task: str, source: Source) -> list[str]:
     return ask_hub(get_dataset_split_names, task) if source.folder is None else sorted(find_shards(task, source))
 
 
+def columns_of(task: str, source: Source) -> list[str]:
+    """Return the names of the columns in the first file of a task's folder. Raises UsageError if there is none."""
+    return read_parquet(next(iter(find_shards(task, source).values()))[0], pq.read_schema).names
+
+
 def read_column(task: str, name: str, source: Source) -> list[pa.Table]:
     """Return a column of all splits of a task in a folder, one table for each whole split that has it in any file."""
     shards = find_shards(task, source).values() if source.folder else []
@@ -159,10 +164,15 @@ def read_parquet(path: Path, read=pq.read_table):
     try:
         return read(path)
     except (OSError, pa.ArrowException) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(
-            f"{path} could not be read ({reason}): check the file, or fetch it with git lfs pull if it is a pointer"
-        ) from error
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: Path, error: Exception) -> UsageError:
+    """Return the sentence that says why a file could not be read."""
+    reason = str(error).splitlines()[0]
+    return UsageError(
+        f"{path} could not be read ({reason}): check the file, or fetch it with git lfs pull if it is a pointer"
+    )
 
 
 def visible(folder: Path, *suffixes: str) -> list[Path]:

@@ -89,7 +89,7 @@ NLI = {
     "premise None": (nli_table(premise=["a", None]), "no premise in row 2"),
     "premise a number": (nli_table(premise=list(range(42))), "int64 in the column 'premise', not text"),
     "no rows": (nli_table()[:0], "no rows in the split 'train'"),
-    "one row": (nli_table()[:1], "all pairs have the label 0"),
+    "one row": (nli_table()[:1], "has 1 pairs, fewer than one batch of 32"),
     "fewer than a batch": (nli_table()[:31], "has 31 pairs, fewer than one batch of 32"),
     "only rows without a label": (nli_table(label=[-1] * 42), "has no labels, all are -1"),
     "one label only": (nli_table(label=[0] * 42), "all pairs have the label 0"),

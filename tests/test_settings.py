@@ -45,9 +45,10 @@ def test_a_number_from_outside(monkeypatch):
 def test_data_come_from_where_the_profile_says(monkeypatch):
     asked = []
     monkeypatch.setattr(
-        "stlib.configure.load_rows", lambda recipe, split, source: asked.append((split, str(source))) or [0] * 64
+        "stlib.configure.load_rows", lambda recipe, split, source: asked.append((split, str(source))) or [0]
     )
     monkeypatch.setattr("stlib.configure.fingerprint", lambda rows: "")
+    monkeypatch.setattr("stlib.configure.check_rows", lambda recipe, rows, split: None)
     for name in ("mini", "small"):
         configure("trained_head", name)
     assert asked == [("train[:8640]", "mini corpora"), ("train[:20000]", "the hub")]
