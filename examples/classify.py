@@ -52,8 +52,14 @@ def read_pairs(path: Path) -> list[tuple[str, str]]:
     """Return the pairs of a CSV file with the columns premise and hypothesis."""
     if not path.is_file():
         sys.exit(f"{path} does not exist: give a CSV file with the columns premise and hypothesis")
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:  # Excel writes a mark before the first column
+            rows = list(reader := csv.DictReader(file))
+    except UnicodeDecodeError as error:
+        sys.exit(f"{path} is no text in UTF-8 ({error}): save it as one")
+    if not {"premise", "hypothesis"} <= set(reader.fieldnames or []):
+        columns = ", ".join(reader.fieldnames or ["none"])
+        sys.exit(f"{path} has the columns {columns}: call two of them premise and hypothesis, with commas between")
     for number, row in enumerate(rows, start=1):
         if not row.get("premise") or not row.get("hypothesis"):
             sys.exit(f"row {number} of {path} has no premise or no hypothesis: fill in both columns")

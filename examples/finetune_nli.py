@@ -4,9 +4,9 @@
     python finetune_nli.py --base all-MiniLM-L6-v2 --train "sentence-transformers/all-nli:triplet:train[:9999]" \\
         --dev sentence-transformers/stsb::validation --test sentence-transformers/stsb::test --out my-model
 
-Data is a parquet or CSV file, or NAME:CONFIG:SPLIT on the hub. --train has the columns anchor, positive and negative, or
-two texts and a label (0 entailment, 1 neutral, 2 contradiction); --dev and --test have two texts and a score. The dev
-pairs decide when to stop and which checkpoint is kept (step 0, the untrained model, is none). Test pairs are scored twice.
+Data is a parquet or CSV file, or NAME:CONFIG:SPLIT on the hub. --train has the columns anchor, positive and, if you like,
+negative, or two texts and a label (0 entailment, 1 neutral, 2 contradiction); --dev and --test have two texts and a score.
+The dev pairs decide when to stop and which checkpoint is kept (not step 0, the untrained model). Test pairs are scored twice.
 """
 
 import argparse
@@ -23,13 +23,13 @@ from sentence_transformers.sentence_transformer.training_args import BatchSample
 from transformers import EarlyStoppingCallback
 
 TRIPLETS = ["anchor", "positive", "negative"]
+PAIRS = [["premise", "hypothesis"], ["sentence1", "sentence2"]]
 WANTED = {0: 1.0, 1: 0.5, 2: 0.0}  # the order that CoSENT should bring the cosines of the three labels into
 
 
 def load_table(source: str) -> pd.DataFrame:
     """Return the rows of a file, or of a data set on the hub."""
-    read = {".parquet": pd.read_parquet, ".csv": pd.read_csv}.get(Path(source).suffix)
-    if read:
+    if read := {".parquet": pd.read_parquet, ".csv": pd.read_csv}.get(Path(source).suffix.lower()):
         return read(source) if Path(source).is_file() else sys.exit(f"{source} does not exist: give another path")
     name, config, split = [*source.split(":", 2), "", ""][:3]
     try:
@@ -39,20 +39,23 @@ def load_table(source: str) -> pd.DataFrame:
 
 
 def load_pairs(source: str, number: str) -> pd.DataFrame:
-    """Return the columns first, second and ``number``: the texts are the first two columns that hold text."""
+    """Return the columns first, second and ``number``: the texts are two of ``PAIRS``, or the only two columns of text."""
     table = load_table(source)
-    texts = [name for name in table if pd.api.types.is_string_dtype(table[name])][:2]
-    if number not in table or len(texts) < 2 or not pd.api.types.is_numeric_dtype(table[number]):
-        sys.exit(f"{source} has {', '.join(table)}: give it two columns of texts, and numbers in the column {number}")
+    text_columns = [name for name in table if pd.api.types.is_string_dtype(table[name])]
+    texts = next((names for names in PAIRS if set(names) <= set(text_columns)), text_columns)
+    if number not in table or len(texts) != 2 or not pd.api.types.is_numeric_dtype(table[number]):
+        sys.exit(f"{source} has {', '.join(table)}: call its texts premise and hypothesis, and its numbers {number}")
     return table[[*texts, number]].set_axis(["first", "second", number], axis=1).dropna()
 
 
 def load_training(source: str, loss: str) -> Dataset:
     """Return the rows as the loss takes them, by the order of their columns: triplets, or two texts and a score."""
     table = load_table(source)
-    if loss == "ranking" and set(TRIPLETS) <= set(table):
-        return Dataset.from_pandas(table[TRIPLETS], preserve_index=False)
+    if loss == "ranking" and {"anchor", "positive"} <= set(table):  # a negative is welcome, not needed
+        return Dataset.from_pandas(table[[name for name in TRIPLETS if name in table]].dropna(), preserve_index=False)
     pairs = load_pairs(source, "label")
+    if not {0, 2} <= (labels := set(pairs["label"])):
+        sys.exit(f"{source} has the labels {labels}: it needs 0 for entailment and 2 for contradiction (1 is neutral)")
     if loss == "cosent":
         rows = pairs.assign(score=pairs["label"].map(WANTED)).dropna()[["first", "second", "score"]]
     else:
@@ -88,7 +91,6 @@ def main() -> None:
     parser.add_argument("--evals", type=int, default=10, help="evaluations on the dev pairs in the whole run")
     parser.add_argument("--patience", type=int, default=3, help="stop after so many evaluations without a new best")
     parser.add_argument("--bf16", action="store_true", help="faster on recent GPUs and on processors with AMX")
-    parser.add_argument("--push-to-hub", metavar="OWNER/NAME")
     args = parser.parse_args()
     if (out := Path(args.out)).exists() and (not out.is_dir() or any(out.iterdir())):
         sys.exit(f"{out} is there already and not an empty folder: choose another --out")
@@ -142,8 +144,6 @@ def main() -> None:
     model.save_pretrained(str(out / "model"))
     found = verdict(before, cosines_of(model, test), test["score"].to_numpy())
     print(f"Spearman x 100 on {len(test):,} test pairs: {found}\nsaved in {out / 'model'}")
-    if args.push_to_hub:
-        print("pushed to", model.push_to_hub(args.push_to_hub))
 
 
 if __name__ == "__main__":

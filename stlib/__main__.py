@@ -17,8 +17,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command. Returns the exit status: 0 on success, 2 with one line on standard error for bad input."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    """Run one command. Returns the exit status: 0 on success, 2 with one line on standard error for bad input, 130 after Ctrl-C."""
+    arguments, status = sys.argv[1:] if arguments is None else arguments, 2
     try:
         options = make_parser().parse_args(arguments)
         for name, value in vars(options).items():
@@ -33,8 +33,10 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:  # a full disk, a folder that may not be read or written
         reason = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         problem = f"{reason}: check the path, its permissions and the space left"
+    except KeyboardInterrupt:
+        problem, status = "interrupted; a training that has begun goes on with --resume", 130
     print(f"{' '.join(['stlib', *arguments[:1]])}: {problem}", file=sys.stderr)
-    return 2
+    return status
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -134,6 +136,8 @@ def run_card(options: argparse.Namespace) -> None:
     from stlib import auditing, cards
 
     if options.run == "audit" and options.file:
+        if options.json and options.json.resolve() in (card := Path(options.file).resolve(), card / "README.md"):
+            raise UsageError(f"--json would overwrite the card {options.json}: name another file")
         found = stlib.audit(auditing.load_text(options.file))
         print(auditing.describe(found))
         return save(options.json, {"card": options.file, **found})
@@ -163,8 +167,9 @@ def run_bench(options: argparse.Namespace) -> None:
     profile = chosen_profile(options)
     source, split = stlib.get_source(options.data, profile), options.nli_split or profile.train_split
     recipe = stlib.get_recipe(options.recipe) if options.recipe else bench.LIBRARY_DEFAULTS
-    if recipe.data != "nli":
-        raise UsageError(f"the recipe {recipe.name} trains on {recipe.data}: time one that trains on NLI pairs")
+    if recipe.data != "nli" or recipe.loss == "gist":
+        needs = "a second model on every batch" if recipe.loss == "gist" else f"pairs of {recipe.data}"
+        raise UsageError(f"the recipe {recipe.name} needs {needs}: time one that needs NLI pairs alone")
     variants, pairs = bench.BOTH_ENGINES if options.recipe else bench.VARIANTS, stlib.nli(split, source)
     table = bench.compare(recipes.training_rows(recipe, pairs), steps, rounds, variants, print, recipe)
     print("\n" + table.to_string(index=False))
@@ -253,4 +258,5 @@ KINDS = {
 }
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="replace")  # a pipe on Windows lacks some letters of a card
     sys.exit(main())

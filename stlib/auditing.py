@@ -19,7 +19,7 @@ from stlib.errors import UsageError
 
 # What each version does, as read from its source; the file explains its keys.
 LIBRARY = json.loads(Path(__file__).with_name("library.json").read_text(encoding="utf-8"))
-BOUND = 0.74  # nats (notebook 07): what a frozen head allows at best if three labels share a premise of unit length
+BOUND = 0.74  # nats (notebook 07): the lowest that descent found for a frozen head if three labels share a premise
 
 
 @dataclass(frozen=True)
@@ -234,8 +234,8 @@ def loss_findings(card: Card) -> list[tuple[str, str, str]]:
         text = f"the loss falls by {first:.3f}, then by {second:.3f}: like a warm-up, and the card prints none"
         found += [("warm-up", "likely", text)] if second > 2 * max(first, 0.01) else []
     if end := plateau(card):
-        bound = f"a head that never moves allows {BOUND} at best (0.55 if no pairs share a premise)"
-        where = "above that, as if the head never moved" if end > BOUND else "below that: it moved, or started larger"
+        bound = f"the lowest found with a head that never moves is {BOUND} (0.55 if no pairs share a premise)"
+        where = "above, as if it never moved" if end > BOUND else "below: it probably moved, or started larger"
         text = f"the loss settles at {end:.3f}; on unit-length embeddings {bound}: {where}"
         found.append(("plateau", "likely", text))
     return found

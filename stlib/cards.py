@@ -234,7 +234,7 @@ def describe_model(model: SentenceTransformer, config: RunConfig) -> None:
     corpus, name = ("snli", "SNLI") if task == "nli" else (task, task)
     data.local_files_only = True  # else the library looks the id up on the hub, and drops it if it is offline
     data.set_language("en")
-    data.set_license("apache-2.0")  # the base model's
+    data.license = "apache-2.0" if config.start == "base" else None  # the base model's
     if config.source == "mini corpora":
         rows = {"name": "scene grammar" if task == "nli" else "mini STS"}
     elif config.source == "the hub" or config.data_fingerprint in published_card()["fingerprints"].get(corpus, ()):
@@ -251,6 +251,11 @@ def remember(model: SentenceTransformer, folder: Path) -> None:
     data = model.model_card_data
     known = {name: getattr(data, name) for name in FIELDS} | {"seconds": data.get_training_duration_data()}
     write_text(folder / "card.json", json.dumps(known, indent=1, default=str) + "\n")
+
+
+def recall(model: SentenceTransformer, folder: Path) -> None:
+    """Tell the card generator what ``remember`` kept of a run in ``folder``; the time is kept as ``seconds``."""
+    vars(model.model_card_data).update(read_json(folder / "card.json"), local_files_only=True)
 
 
 class NLIEvaluator:
@@ -280,9 +285,9 @@ def write_card(run: Run, source: Source | None = None, evaluate: bool = True, mo
             scores = nli_scores(classifier, nli(profile.test_split, source))
             metrics = {f"nli-test_{name}": scores[name] for name in ("accuracy", "macro_f1")}
             data.set_evaluation_metrics(NLIEvaluator(), metrics)
-    # Restore what the generator knew after scoring: else scores of the finished model would be rows of its training log.
-    known = read_json(run.folder / "card.json")
-    vars(data).update(known, local_files_only=True, get_training_duration_data=lambda: known["seconds"])
+    # After scoring: else scores of the finished model would be rows of its training log.
+    recall(model, run.folder)
+    data.get_training_duration_data = lambda: data.seconds
     data.set_model_id(model_id)
     text = with_what_ran(generate_model_card(model), run.info)
     for folder in (run.model_folder, run.folder):
@@ -306,13 +311,13 @@ def effective_settings(info: dict) -> list[tuple[str, str]]:
             head = f"trained, learning rate {recipe.head_learning_rate or recipe.learning_rate:g}; it moved by {info['head_moved']:.4g}"
         head += f"; its initial weights were multiplied by {recipe.head_gain:g}" * (recipe.head_gain != 1)
     warmup = f"up over {recipe.warmup_steps:,} steps" if recipe.warmup_steps else "no warm-up"
-    rows = recipe.kind_of_rows()
+    rows, start = recipe.kind_of_rows(), Path(info["start"].removesuffix("/model")).name
     how = "premises in random order, rows with one premise side by side" if recipe.together else "rows in random order"
     split = info["nli_split"] if recipe.data == "nli" else f"{recipe.data} {info['nli_split']}"
     return [
         ("recipe", f"`{recipe.name}`: {recipe.about}"),
         ("loss", loss),
-        ("started from", "the base model" if info["start"] == "base" else f"the run `{Path(info['start']).name}`"),
+        ("started from", "the base model" if info["start"] == "base" else f"the run or model `{start}`"),
         ("optimizer", f"AdamW, betas 0.9 and 0.999, epsilon 1e-8, learning rate {recipe.learning_rate:g}"),
         ("weight decay", f"{recipe.weight_decay:g} on the encoder's weights, 0 on its biases, LayerNorm and the head"),
         ("schedule", f"linear: {warmup}, then down to zero at step {recipe.schedule_steps:,}"),

@@ -75,8 +75,8 @@ def check_choices(recipe: Recipe, chosen: Choices) -> None:
             problem = f"{name} is {steps}: choose a number of steps above zero"
     if chosen.engine not in (None, "packed", "stock"):
         problem = f"there is no engine {chosen.engine!r}: choose one of packed, stock"
-    if not 0 <= chosen.seed < 2**32:
-        problem = f"the seed is {chosen.seed}: choose a whole number from 0 to {2**32 - 1}"
+    if not 0 <= chosen.seed <= 2**32 - recipe.soup:
+        problem = f"the seed is {chosen.seed}: choose a whole number from 0 to {2**32 - recipe.soup}"
     if chosen.nli_split and recipe.data != "nli":
         problem = f"the recipe {recipe.name} trains on pairs of {recipe.data}: leave nli_split (--nli-split) out"
     if recipe.batch_size % several:
@@ -85,6 +85,8 @@ def check_choices(recipe: Recipe, chosen: Choices) -> None:
         problem = f"the recipe {recipe.name} needs a second model on every batch, which the engine packed has not: leave --engine out"
     if recipe.soup > 1 and recipe.loss == "softmax":
         problem = f"the recipe {recipe.name} averages {recipe.soup} encoders, whose heads differ: choose another loss, or soup=1"
+    if recipe.matryoshka and recipe.loss == "softmax":
+        problem = f"the recipe {recipe.name} has one head, which fits no shorter embeddings: choose another loss, or no matryoshka"
     if several > 1 and recipe.loss in COMPARE_A_BATCH:
         alone = f"each of {several} processes would see its share only: train it with one process"
         problem = f"the recipe {recipe.name} ranks all pairs of a batch against each other, and {alone}"

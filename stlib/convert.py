@@ -70,7 +70,8 @@ def find_files(source: Path) -> dict[str, Path]:
     found = [source] if source.is_file() else visible(source, *TEXTS, ".json")
     found = [path.parent if path.name == "state.json" else path for path in found]
     found = [path for path in found if path.suffix in TEXTS or path.is_dir()]
-    found = [path for path in found if len(path.parts) == min(len(path.parts) for path in found)]
+    top = min((len(path.parts) for path in found), default=0)
+    found = [path for path in found if len(path.parts) == top]
     if not found:
         problem = f"has no file that ends in {', '.join(TEXTS)}" if source.exists() else "does not exist"
         if visible(source, ".parquet"):
@@ -152,6 +153,8 @@ def read_fields(lines: list[str]) -> pd.DataFrame:
     reader = csv.reader((f"{line}\n" for line in lines), delimiter=mark, strict=True, quoting=quoting)
     rows = [(reader.line_num, row) for row in reader if row] or [(1, [])]
     names = [name.strip() for name in rows[0][1]]
+    if twice := [name for name in names if name in KNOWN and names.count(name) > 1]:
+        raise ValueError(f"the column {twice[0]!r} is there twice")
     if mark == "\t" and len(names) >= len(STSB) and re.fullmatch(r"\d+(\.\d+)?", names[4]):
         names, rows = STSB, [(number, row[: len(STSB)]) for number, row in rows]  # some have their licence after it
     else:
@@ -170,9 +173,14 @@ def words_of(tables: dict[str, pd.DataFrame]) -> list[str]:
     labels = [table["label"] for table in tables.values() if "label" in table]
     if labels and all(isinstance(label.dtype, pd.CategoricalDtype) for label in labels):
         return list(dict.fromkeys(word for label in labels for word in label.cat.categories))
-    found = [label for column in labels for label in column.dropna()]
-    words = any(isinstance(label, str) and not re.fullmatch(r"-?\d+", label) for label in found)
+    found = [label for column in labels for label in column[has_gold(column)]]
+    words = any(isinstance(label, str) and not re.fullmatch(r"-?\d+(\.0*)?", label) for label in found)
     return sorted(set(map(str, found))) if words else []
+
+
+def has_gold(values: pd.Series) -> pd.Series:
+    """Return which of these labels or scores are one: SNLI writes ``-`` if the annotators agreed on none, and its copies -1."""
+    return values.notna() & ~values.astype(str).str.strip().isin(["", "-", "-1", "-1.0"])
 
 
 def clean(kind: str, table: pd.DataFrame, where: str, words: list[str]) -> tuple[pa.Table, dict[str, int]]:
@@ -180,7 +188,7 @@ def clean(kind: str, table: pd.DataFrame, where: str, words: list[str]) -> tuple
     wanted = KINDS[kind]
     texts = [name for name in table if NLI_SPELLING.get(name, name) in wanted.texts]
     whole, gold = table[texts].notna().all(axis=1), table.get(wanted.gold, pd.Series(0, table.index))
-    known = gold.notna() & ~gold.astype(str).str.strip().isin(["", "-", "-1", "-1.0"])
+    known = has_gold(gold)
     dropped = {"missing sentence": int((~whole).sum()), NO_GOLD[kind]: int((whole & ~known).sum())}
     where += " without the rows that are dropped," if any(dropped.values()) else ""
     table = table.loc[whole & known, [name for name in table if name in {*texts, wanted.gold, *wanted.more}]].copy()

@@ -1,4 +1,4 @@
-"""Who trained the published card? Hypotheses as recipes, their recorded runs, and what a frozen head allows at best."""
+"""Who trained the published card? Hypotheses as recipes, their recorded runs, and how low a frozen head gets."""
 
 import pandas as pd
 import torch

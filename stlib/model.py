@@ -133,7 +133,8 @@ def load_encoder(model, device: str | None = None) -> SentenceTransformer:
     device = device or best_device()
     try:
         with quiet_loading():
-            return SentenceTransformer(str(folder_of(model)), device=device)
+            # Whole and local, for ``mine/model`` could be a model's name on the hub too.
+            return SentenceTransformer(str(folder_of(model).resolve()), device=device, local_files_only=True)
     except (OSError, KeyError, TypeError, RuntimeError, ValueError, SafetensorError) as error:
         found = f"the model in {folder_of(model)} could not be read ({' '.join(str(error).split())})"
         raise UsageError(f"{found}: copy the folder again, or name another one") from error

@@ -249,13 +249,15 @@ def triplets(pairs: Dataset) -> Dataset:
 
 
 def prepare_encoder(recipe: Recipe, model: SentenceTransformer) -> SentenceTransformer:
-    """Return ``model``, changed to the recipe's dropout, and without its Normalize module if the recipe has none."""
+    """Return ``model``, changed to the recipe's dropout, and with a Normalize module exactly if the recipe says so."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = recipe.dropout
-    for place in [] if recipe.normalize else reversed(range(len(model))):
-        if isinstance(model[place], Normalize):
-            del model[place]
+    found = [place for place, module in enumerate(model) if isinstance(module, Normalize)]
+    if recipe.normalize and not found:
+        model.append(Normalize())
+    for place in [] if recipe.normalize else reversed(found):
+        del model[place]
     return model
 
 

@@ -13,10 +13,10 @@ import contextlib
 import importlib.metadata
 import itertools
 import json
-import os
 import platform
 import re
 import sys
+import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -35,6 +35,7 @@ SEED = 42  # the card's
 PACKAGES = ("torch", "sentence-transformers", "transformers", "datasets", "accelerate", "tokenizers", "numpy")
 # What is said of a run but does not decide it: the rows' fingerprint tells where they differ, whatever the folder's name.
 UNDECIDED = ("source",)
+FULL = "make room or choose another --out; whole checkpoints stay, and --resume continues from the last"
 MACHINE = ("engine", "precision", "device", "processes", "log_every")
 
 
@@ -154,7 +155,7 @@ def write_text(path: Path, text: str) -> None:
 def replacing(path: Path, newline: str | None = None) -> Iterator:
     """Give a text file to write beside ``path``, which takes its place once all is written, and goes if something fails."""
     # Hidden, as others may list the folder at this moment, and the only one of its name, as others may write the same file.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("w", encoding="utf-8", newline=newline) as file:
             yield file
@@ -173,9 +174,10 @@ def one_writer(folder: Path, wait: bool = False) -> Iterator[None]:
     if not is_first_process():
         yield
         return
-    lock = filelock.FileLock(folder.parent / f".{folder.name}.lock")
+    place = folder.resolve()  # one lock, by whichever link the folder is named
+    lock = filelock.FileLock(place.parent / f".{place.name}.lock")
     with writing(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        place.parent.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
@@ -197,7 +199,7 @@ def set_aside(folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def writing(folder: Path) -> Iterator[None]:
+def writing(folder: Path, way_out: str = FULL) -> Iterator[None]:
     """Turn what goes wrong while ``folder`` is written into one sentence: a full disk, a folder that may not be written."""
     try:
         yield
@@ -206,7 +208,6 @@ def writing(folder: Path) -> Iterator[None]:
         if isinstance(error, RuntimeError) and not known:
             raise
         reason = getattr(error, "strerror", None) or (known[0] if known else str(error))
-        way_out = "make room or choose another --out; whole checkpoints stay, and --resume continues from the last"
         raise UsageError(f"{folder} could not be written ({reason}): {way_out}") from error
 
 

@@ -8,7 +8,6 @@ one parquet file per split: ``CORPUS/SPLIT.parquet``, or the layouts of the hub 
 import json
 import os
 import re
-import shlex
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,14 +123,17 @@ def read_table(corpus: str, split: str, source: Source | None = None) -> tuple[p
     try:
         parts = ReadInstruction.from_spec(split).to_absolute({name: len(table) for name, table in tables.items()})
     except (ValueError, AssertionError) as error:
-        raise UsageError(
-            f"there is no split {split!r} ({error}): write train, validation+test or train[:6400]"
-        ) from error
+        raise no_split(split, error) from error
     table = joined([tables[part.splitname].slice(part.from_, max(0, part.to - part.from_)) for part in parts], where)
     if not len(table):
         raise UsageError(f"folder {folder} has no rows in the split {split!r}: choose another file or a larger slice")
     count = sum(len(shards[name]) for name in wanted)
     return table, where, [f"{len(table):,} rows of {split} from {count} {'file' if count == 1 else 'files'}"]
+
+
+def no_split(split: str, error: Exception) -> UsageError:
+    """Return the sentence that says why there is no such split."""
+    return UsageError(f"there is no split {split!r} ({error}): write train, validation+test or train[:6400]")
 
 
 def joined(tables: list[pa.Table], where: str) -> pa.Table:
@@ -185,7 +187,7 @@ def refuse_raw(folder: Path) -> None:
     """Raise UsageError, with the command that helps, if ``folder`` has files that ``python -m stlib data`` may read."""
     if raw := visible(folder, *RAW_FILES):
         names = ", ".join(str(path.relative_to(folder)) for path in raw[:3]) + (", …" if raw[3:] else "")
-        command = f"python -m stlib data {shlex.quote(str(folder))} NEW_FOLDER"
+        command = f'python -m stlib data "{folder}" NEW_FOLDER'
         raise UsageError(f"folder {folder} has no parquet file but {names}: convert it with {command}")
 
 
@@ -240,6 +242,8 @@ def ask_hub(question, corpus: str, **arguments):
     except (OSError, ValueError, DatasetsError) as error:
         cause = (isinstance(error, DatasetsError) and error.__cause__) or error  # a full disk, say
         reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+        if isinstance(error, ValueError) and re.search("split|slice|instruction", reason):
+            raise no_split(arguments["split"], error) from error
         raise UsageError(
             f"{hub_id} could not be read from the hub ({reason}): connect to it, or set STLIB_DATA to a folder with "
             f"{corpus}/, or HF_HOME to one with space that may be written, or use the profile mini"

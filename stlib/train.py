@@ -15,7 +15,7 @@ from torch import nn
 from transformers import PrinterCallback, set_seed
 
 from stlib import runs
-from stlib.cards import describe_model, remember, with_what_ran
+from stlib.cards import describe_model, recall, remember, with_what_ran
 from stlib.configure import configure
 from stlib.fast import bench
 from stlib.fast.packed import PackedEncoder
@@ -123,13 +123,14 @@ def make_trainer(config: RunConfig, loss: nn.Module, rows: Dataset, out: Path) -
     # Stopping logs and saves: a whole run has its last row at its own pace, as the card's has 137.
     stop = [StopAfter(config.last_step)] if config.last_step < config.total_steps else []
     options = {
-        "model": model, "args": args, "train_dataset": rows, "loss": loss, "callbacks": [ProgressBar(), *stop],
+        "model": model, "args": args, "train_dataset": rows, "loss": loss, "callbacks": [ProgressBar(config.last_step), *stop],
         "optimizers": make_optimizer(config.recipe, model, head_of(loss)),
     }  # fmt: skip
     if config.engine == "packed":
         with args.main_process_first(desc="tokenising"):
             name = f"{config.data_fingerprint}-{tokenizer_key(model.tokenizer, model.max_seq_length)}.arrow"
-            path = tokenise(rows, model.tokenizer, model.max_seq_length, runs_folder() / "tokens" / name)
+            with runs.writing(tokens := runs_folder() / "tokens", "make room, or set STLIB_RUNS to another folder"):
+                path = tokenise(rows, model.tokenizer, model.max_seq_length, tokens / name)
         options |= {"tokens": path, "dtype": PRECISIONS[config.precision]}
     trainer = (PackedTrainer if config.engine == "packed" else NLITrainer)(**options)
     trainer.remove_callback(PrinterCallback)
@@ -179,7 +180,7 @@ def carry_out_soup(config: RunConfig, rows: Dataset, out: Path) -> tuple:
         "seconds": round(sum(part.info["seconds"] for part in parts), 1),
     }
     encoder = average([load_encoder(part.model_folder, "cpu") for part in parts])
-    describe_model(encoder, config)
+    recall(encoder, parts[0].folder)  # without it the library would copy the first part's card
     return encoder, None, pd.concat([part.log() for part in parts]).groupby("step", as_index=False).mean(), info
 
 

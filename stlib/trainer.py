@@ -115,11 +115,14 @@ def premises_together(dataset: Dataset, seed: int, **options) -> DefaultBatchSam
 
 
 class ProgressBar(TrainerCallback):
-    """A bar with step, loss and time left; off if ``TQDM_DISABLE=1``."""
+    """A bar with step, of ``steps`` or all, loss and time left; off if ``TQDM_DISABLE=1``."""
+
+    def __init__(self, steps: int | None = None):
+        self.steps = steps
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.bar = progress_bar(
-            total=state.max_steps, initial=state.global_step, unit="steps", desc="training", delay=0, leave=True,
+            total=self.steps or state.max_steps, initial=state.global_step, unit="steps", desc="training", delay=0, leave=True,
             disable=not state.is_world_process_zero,
         )  # fmt: skip
 

@@ -252,7 +252,9 @@ NAMES = {
     "head for labels": (["predict", MODEL, "--premise", "a", "--hypothesis", "b"], "no NLI head"),
     "card": (["card", "nowhere_at_all"], "does not exist"),
     "turns": (["bench", "--rounds", "0"], "at least 1"),
-    "recipe on STS pairs": (["bench", "--recipe", "sts_stage"], "time one that trains on NLI pairs"),
+    "recipe on STS pairs": (["bench", "--recipe", "sts_stage"], "needs pairs of stsbenchmark-sts: time one"),
+    "recipe with a guide": (["bench", "--recipe", "ranking_guided"], "needs a second model on every batch: time one"),
+    "seeds of a soup": (["train", "--recipe", "ranking_soup", "--seed", "4294967295"], "from 0 to 4294967288"),
 }
 
 

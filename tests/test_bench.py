@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from importlib.resources import files
 
 import pytest
@@ -11,7 +12,8 @@ from stlib import data, records, sources
 from stlib.__main__ import main
 from stlib.fast import bench
 from stlib.model import load_encoder
-from stlib.recipes import get_recipe
+from stlib.recipes import Recipe, get_recipe, training_rows
+from tests.tiny import SIZE
 
 RECORDS = sorted(path.name for path in files("stlib.records").iterdir() if path.name.endswith(".json"))
 
@@ -41,12 +43,16 @@ def test_variants_take_turns_on_the_same_batches(small, recipe):
     assert table["loss"].max() - table["loss"].min() < 0.05  # dropout differs, the batches do not
 
 
-def test_columns_in_one_pass_only_if_asked(small, tmp_path, monkeypatch):
-    asked = []
+@pytest.mark.parametrize("loss", ["softmax", "mnrl", "matryoshka", "angle"])
+def test_columns_in_one_pass_only_if_asked(small, tmp_path, monkeypatch, loss):
+    recipe = Recipe("tried", "of the tests", loss="mnrl" if loss == "matryoshka" else loss)
+    if loss == "matryoshka":
+        recipe = replace(recipe, matryoshka=(SIZE, 8))
+    asked, rows = [], training_rows(recipe, small)
     monkeypatch.setattr(bench, "embed_columns", lambda *a, separate_first, **k: asked.append(separate_first) or 1 / 0)
     for variant in bench.VARIANTS[:2]:
         with pytest.raises(ZeroDivisionError):
-            bench.one_turn(variant, small, 6, 0, tmp_path)
+            bench.one_turn(variant, rows, 6, 0, tmp_path, recipe)
     assert asked == [True, False]
 
 

@@ -167,6 +167,11 @@ def described(model, run, **changes):
     return model.model_card_data
 
 
+def test_the_licence_of_the_base_model_is_claimed_for_what_starts_from_it(tiny_model, run):
+    assert described(load_encoder(tiny_model, "cpu"), run, start="base").license == "apache-2.0"
+    assert described(load_encoder(tiny_model, "cpu"), run, start=str(tiny_model)).license is None
+
+
 def test_the_id_of_a_data_set_is_claimed_only_for_its_rows(monkeypatch, tiny_model, run):
     """Rows of the hub, or of a folder whose fingerprint is that of a whole split; offline the id stays."""
     monkeypatch.setattr(

@@ -1,12 +1,18 @@
+import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
+from unittest import mock
 
 import pandas as pd
 import pytest
 
 from stlib.__main__ import chosen_profile, main, make_parser
+from stlib.model import load_encoder, save_encoder
+from stlib.settings import runs_folder
 
 
 def fails(capsys, *arguments):
@@ -77,6 +83,59 @@ def test_a_file_that_cannot_be_written_is_found_out_before_the_work(tmp_path, ca
         for path in (tmp_path, tmp_path / "file" / "scores.json", "/dev/null/scores.json", "-"):
             assert "choose a" in fails(capsys, *command, "--json", path)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_an_audit_does_not_overwrite_its_card(tmp_path, capsys):
+    (tmp_path / "README.md").write_text("mine", encoding="utf-8")
+    for place in (tmp_path / "README.md", tmp_path):
+        arguments = ["card", "audit", place, "--json", tmp_path / "README.md"]
+        assert "would overwrite the card" in fails(capsys, *arguments)
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == "mine"
+
+
+def test_ctrl_c_is_one_line(capsys, monkeypatch):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("stlib.train.train", interrupted)
+    assert main(["train"]) == 130
+    assert capsys.readouterr().err == "stlib train: interrupted; a training that has begun goes on with --resume\n"
+
+
+def test_the_output_may_go_to_a_pipe_that_lacks_letters(tiny_run):
+    command = [sys.executable, "-m", "stlib", "card", tiny_run.folder, "--compare"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert " ? " in done.stdout  # an arrow elsewhere
+
+
+def test_a_full_disk_for_tokens_names_their_folder(tmp_path, capsys, monkeypatch, tiny_model):
+    monkeypatch.setattr("stlib.train.tokenise", mock.Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+    options = ["--recipe", "card", "--nli-split", "train[:96]", "--start", tiny_model, "--out", tmp_path / "run"]
+    message = fails(capsys, "train", *options)
+    assert (
+        f"{runs_folder() / 'tokens'} could not be written (No space left on device): make room, or set STLIB_RUNS"
+        in message
+    )
+    assert "--out" not in message
+
+
+def test_the_bar_ends_where_the_run_does(tmp_path, monkeypatch, tiny_model):
+    bar = mock.Mock()
+    monkeypatch.setattr("stlib.trainer.progress_bar", bar)
+    options = ["--recipe", "card", "--nli-split", "train[:96]", "--max-steps", "2", "--start", str(tiny_model)]
+    assert main(["train", *options, "--out", str(tmp_path / "run")]) == 0
+    assert (bar.call_args.kwargs["total"], bar().update.call_count) == (2, 2)
+
+
+def test_a_folder_is_taken_for_no_model_of_the_hub(tmp_path, monkeypatch, tiny_model):
+    shutil.copytree(tiny_model, tmp_path / "mine" / "model")
+    monkeypatch.chdir(tmp_path)
+    asked = mock.Mock(side_effect=OSError)
+    monkeypatch.setattr("sentence_transformers.base.model_card.get_model_info", asked)
+    save_encoder(load_encoder(Path("mine/model"), "cpu"), tmp_path / "again")
+    asked.assert_not_called()
 
 
 def test_what_is_written_goes_through_a_link(tmp_path, tiny_model):

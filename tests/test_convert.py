@@ -172,6 +172,16 @@ def test_labels_in_words_have_the_same_number_in_all_splits(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("labels", [("0", "1", "-"), ("0.0", "1.0", ""), ("0", "1.", "-1")])
+def test_numbers_stay_numbers_beside_rows_without_a_label(tmp_path, labels):
+    (tmp_path / "moods.csv").write_text("text,label\n" + "".join(f"x,{label}\n" for label in labels), encoding="utf-8")
+    run(tmp_path / "moods.csv", tmp_path / "data")
+    assert data.classification("moods", "train", Source("folder", tmp_path / "data"))[:] == {
+        "text": ["x"] * 2,
+        "label": [0, 1],
+    }
+
+
 HEAD = "premise,hypothesis,label\n"
 BAD = {
     "no such file": ({}, "does not exist"),
@@ -199,6 +209,7 @@ BAD = {
     "one split twice": ({"train.csv": HEAD, "my-train.csv": HEAD}, "has the split train twice"),
     "no split in any name": ({"a.csv": HEAD, "b.csv": HEAD}, "name them after their splits"),
     "Git LFS": ({"train.jsonl": "version https://git-lfs.github.com/spec/v1\noid sha256:0"}, "fetch it with git lfs pull if"),
+    "a column twice": ({"train.csv": "text,label,label\na,0,1\n"}, "could not be read (the column 'label' is there twice)"),
     "two kinds": ({"train.csv": HEAD + "a,b,0\n", "test.csv": "text,label\na,0\n"}, "has no column"),
     "parquet": ({"train.parquet": ""}, "parquet files already"),
     "not UTF-8": ({"train.csv": b"premise,hypothesis,label\n\xe9,b,0\n"}, "could not be read ('utf-8' codec"),

@@ -58,6 +58,13 @@ def data(tmp_path_factory):
     pd.DataFrame({"negative": ["n"] * 40, "anchor": ["a"] * 40, "positive": ["p"] * 40, "row": 1}).to_parquet(
         folder / "triplets.parquet"
     )
+    pairs.assign(label=pairs["label"] % 2).to_csv(folder / "alike.csv", index=False)
+    named = pairs.set_axis(["first", "second", "label"], axis=1)
+    named.assign(id="p17")[["id", *named]].to_csv(folder / "ids.csv", index=False)
+    named.assign(id=range(len(named)))[["id", *named]].to_csv(folder / "numbered.CSV", index=False)
+    alone = named.set_axis(["anchor", "positive", "row"], axis=1)
+    alone.loc[0, "anchor"] = None
+    alone.to_csv(folder / "alone.csv", index=False)
     pd.read_parquet(MINI / "sts" / "validation.parquet").to_parquet(folder / "dev.parquet")
     pd.read_parquet(MINI / "sts" / "test.parquet").head(80).to_csv(folder / "test.csv", index=False)
     return folder
@@ -118,6 +125,9 @@ def test_training_rows(data):
         assert labels[row["anchor"], row["positive"]] == 0
         assert labels[row["anchor"], row["negative"]] == 2
     assert load(str(data / "triplets.parquet"), "ranking")[0] == {"anchor": "a", "positive": "p", "negative": "n"}
+    assert load(str(data / "numbered.CSV"), "ranking").to_list() == triplets.to_list()
+    alone = load(str(data / "alone.csv"), "ranking")
+    assert (alone.column_names, len(alone)) == (["anchor", "positive"], 95)  # without the row that lacks a text
     scored = load(str(data / "pairs.csv"), "cosent")
     assert [row["score"] for row in scored] == [{0: 1.0, 1: 0.5, 2: 0.0}[label] for label in pairs["label"]]
     assert scored.column_names == ["first", "second", "score"]
@@ -139,9 +149,11 @@ def test_verdict():
         ({"train": "none"}, r"none is neither a \.parquet or \.csv file nor NAME:CONFIG:SPLIT on the hub"),
         (
             {"train": "dev.parquet"},
-            r"dev\.parquet has sentence1, sentence2, score, topic: .* numbers in the column label",
+            r"dev\.parquet has sentence1, sentence2, score, topic: .* its numbers label",
         ),
-        ({"train": "triplets.parquet", "loss": "cosent"}, r"triplets\.parquet has .*: .* numbers in the column label"),
+        ({"train": "triplets.parquet", "loss": "cosent"}, r"triplets\.parquet has .*: .* its numbers label"),
+        ({"train": "ids.csv"}, r"ids\.csv has id, first, second, label: call its texts premise and hypothesis"),
+        ({"train": "alike.csv", "loss": "cosent"}, r"alike\.csv has the labels \{0, 1\}: it needs 0 for entailment"),
         ({"batch-size": 1000}, r"pairs\.csv gives \d+ rows, less than a batch"),
         ({"base": "."}, r"\. is no model folder and no model on the hub"),
         ({"out": "."}, r"is there already and not an empty folder"),
@@ -189,6 +201,9 @@ def test_classify_prints_one_pair(tiny_run, monkeypatch, capsys):
         (["--input", "none.csv"], r"none\.csv does not exist"),
         (["--input", "empty.csv"], r"empty\.csv has no rows"),
         (["--input", "gap.csv"], r"row 1 of gap\.csv has no premise or no hypothesis"),
+        (["--input", "other.csv"], r"other\.csv has the columns sentence1;sentence2: call two of them"),
+        (["--input", "latin.csv"], r"latin\.csv is no text in UTF-8"),
+        (["--input", "excel.csv"], r"nli_head\.safetensors does not exist"),
         (["--input", "full.csv", "--output", "full.csv"], r"full\.csv is there already"),
         (["--input", "full.csv"], r"nli_head\.safetensors does not exist"),
     ],
@@ -198,6 +213,9 @@ def test_classify_says_what_is_wrong(tmp_path, monkeypatch, arguments, sentence)
     Path("empty.csv").write_text("premise,hypothesis\n")
     Path("gap.csv").write_text("premise,hypothesis\nA.,\n")
     Path("full.csv").write_text("premise,hypothesis\nA.,B.\n")
+    Path("excel.csv").write_text("premise,hypothesis\nA.,B.\n", encoding="utf-8-sig")
+    Path("other.csv").write_text("sentence1;sentence2\nA.;B.\n")
+    Path("latin.csv").write_text("premise,hypothesis\nCafé.,B.\n", encoding="latin-1")
     said = sentence_of(monkeypatch, "classify.py", ".", *arguments)
     assert re.search(sentence, said)
     assert "\n" not in said

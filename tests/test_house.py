@@ -30,7 +30,7 @@ FLOORS = [
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 BUDGETS = {
-    "stlib without exercises": (4_960, ["stlib/**/*.py"], ["stlib/exercises/*.py"]),
+    "stlib without exercises": (5_000, ["stlib/**/*.py"], ["stlib/exercises/*.py"]),
     "stlib/exercises": (800, ["stlib/exercises/*.py"], []),
     "tools": (365, ["tools/*"], []),
     "README.md": (130, ["README.md"], []),

@@ -203,6 +203,9 @@ def test_without_normalize_only_the_length_changes(tiny):
     u, v = plain.encode(["A man sleeps."]), tiny.encode(["A man sleeps."])
     assert abs(np.linalg.norm(u) - 1) > 0.1
     np.testing.assert_allclose(u / np.linalg.norm(u), v, atol=1e-6)
+    again = prepare_encoder(CARD, plain).eval()  # a run that starts from one without it has it again
+    np.testing.assert_allclose(again.encode(["A man sleeps."]), v, atol=1e-6)
+    assert len(prepare_encoder(CARD, again)) == len(tiny)
 
 
 def test_each_loss_is_the_librarys(tiny):

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from stlib.runs import (
     RunConfig,
     check_folder,
     finished_run,
+    one_writer,
     read_json,
     replacing,
     write_json,
@@ -111,16 +113,25 @@ def test_json_is_strict_and_whole(tmp_path):
         read_json(path)
 
 
-def test_two_processes_may_write_one_file(tmp_path, monkeypatch):
+def test_two_may_write_one_file(tmp_path):
     path = tmp_path / "README.md"
     with replacing(path) as first:
         first.write("one, of the first")
-        with monkeypatch.context() as other:
-            other.setattr("os.getpid", lambda: -1)
-            write_text(path, "of the other")
+        write_text(path, "of the other")
         assert path.read_text(encoding="utf-8") == "of the other"
     assert path.read_text(encoding="utf-8") == "one, of the first"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_has_one_lock_by_whichever_name(tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "link").symlink_to("run")
+    monkeypatch.chdir(tmp_path / "run")
+    with one_writer(tmp_path / "run"):
+        for name in (tmp_path / "link", Path()):
+            with pytest.raises(UsageError, match="another process is training into"), one_writer(name):
+                pytest.fail("two write")
+    assert list((tmp_path / "run").iterdir()) == []
 
 
 def test_steps_of_the_published_run():

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from datasets import Dataset
+from datasets import Dataset, ReadInstruction
 from datasets.exceptions import DatasetGenerationError
 
 from stlib import data, sources
@@ -127,7 +127,7 @@ def test_shards_whose_columns_differ_in_type_are_refused_and_hidden_files_left_o
 
 @pytest.mark.parametrize("name", ["snli_1.0_train.jsonl", "my pairs/train.csv", "train/data-00000-of-00001.arrow"])
 def test_raw_files_are_named_with_the_command_that_helps(data_folder, tmp_path_factory, name):
-    raw = tmp_path_factory.mktemp("raw folder")
+    raw = tmp_path_factory.mktemp("Tom's raw & other")
     (raw / name).parent.mkdir(exist_ok=True)
     (raw / name).write_text("x", encoding="utf-8")
     with pytest.raises(UsageError) as caught:  # the data folder holds nothing else
@@ -255,6 +255,16 @@ def test_a_full_disk_and_a_bad_file_on_the_hub_are_one_sentence(monkeypatch, cau
     monkeypatch.setattr(sources, "load_dataset", full)
     with pytest.raises(UsageError, match=message):
         data.sts("sts13-sts", "test", Source("hub"))
+
+
+@pytest.mark.parametrize("split", ["dev", "train[:9"])
+def test_a_split_that_the_hub_lacks_is_no_fault_of_the_connection(monkeypatch, split):
+    def read(hub_id, split):
+        ReadInstruction.from_spec(split).to_absolute({"train": 9})
+
+    monkeypatch.setattr(sources, "load_dataset", read)
+    with pytest.raises(UsageError, match=rf"there is no split {re.escape(repr(split))} \(Un.*\): write train"):
+        nli(split, Source("hub"))
 
 
 def write_scores(folder, **files):

@@ -16,7 +16,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from transformers import set_seed
 
 from stlib import data, sources
-from stlib.cards import write_card
+from stlib.cards import read_card, write_card
 from stlib.configure import configure
 from stlib.errors import UsageError
 from stlib.model import load_classifier, load_encoder, save_encoder
@@ -285,7 +285,14 @@ def test_a_soup_is_the_mean_of_its_runs(tmp_path, tiny_model):
     assert any(not torch.equal(first[name], second[name]) for name in first)
     assert (soup.info["averaged"], soup.info["steps"]) == ([42, 43], sum(run.info["steps"] for run in parts))
     assert soup.log()["loss"].tolist() == pytest.approx(np.mean([run.log()["loss"] for run in parts], axis=0), abs=2e-6)
-    assert "MultipleNegativesRankingLoss" in (soup.folder / "README.md").read_text(encoding="utf-8")
+    card = (soup.folder / "README.md").read_text(encoding="utf-8")
+    assert card.count("### Effective Settings") == 1  # not those of the first part too
+    assert f"| steps | {soup.info['steps']} of " in card
+    facts = read_card(card)
+    assert facts["log"][-1][2] == pytest.approx(soup.log()["loss"].iloc[-1], abs=1e-4)
+    assert (facts["dataset"]["rows"], facts["dataset"]["loss"]) == (20, "MultipleNegativesRankingLoss")
+    assert facts["hyperparameters"]["seed"] == 42
+    assert "Training Time" not in card  # the library knows that of the first part
 
 
 def test_a_soup_of_classifiers_is_refused(tmp_path, tiny_model):

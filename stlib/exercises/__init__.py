@@ -43,7 +43,7 @@ def shortcoming(test: Callable, answer) -> str | None:
     try:
         test(answer)
     except AssertionError as error:
-        return str(error)
+        return str(error) or "an assert of your own fails"
     except Exception as error:  # the learner's own code may raise anything, and the rest of the notebook should run on
-        return f"{type(error).__name__}: {error}"
+        return f"your code stops with {type(error).__name__}: {error}"
     return None

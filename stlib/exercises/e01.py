@@ -23,19 +23,15 @@ def exercise_2(words_read):
     room = model.max_seq_length - 2  # [CLS] and [SEP] take two places
     cases = [
         (["boat"] * 5, 5, "return the number of words: a text of 5 short words is read to its end"),
-        (
-            ["boat"] * 300,
-            room,
-            "of 300 short words too many or too few: which tokens does the tokenizer add to a text?",
-        ),
-        (["skateboarding"] * 300, room // 2, "count tokens: a rare word may have more than one"),
+        (["boat"] * 300, room, "of 300 short words too many or too few: which tokens are added to a text?"),
+        (["skateboarding"] * 300, room // 2, "return words; a rare word takes as many places as it has tokens"),
     ]
     for words, expected, hint in cases:
         assert words_read(model, list(words)) == expected, hint
     model.max_seq_length = 16
     assert words_read(model, ["boat"] * 300) == 14, "ask the model for its longest input, model.max_seq_length"
-    cut = ["boat"] * 13 + ["skateboarding"] * 2
-    assert words_read(model, cut) == 13, "a word counts only if all its tokens are read"
+    cut = ["boat"] * 13 + ["skateboarding", "boat"]
+    assert words_read(model, cut) == 13, "stop at the first word of which not all tokens are read"
 
 
 def exercise_3(cls_encoder):

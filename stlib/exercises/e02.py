@@ -11,7 +11,8 @@ def exercise_1(complete_share):
         ([[0, 1, 2], [0, 1, 2, 2]], 0.5, "a premise with four hypotheses has one too many"),
     ]
     for labels, expected, hint in cases:
-        rows = [(f"premise {place}", "hypothesis", label) for place, group in enumerate(labels) for label in group]
+        cells = [(place, number, label) for place, group in enumerate(labels) for number, label in enumerate(group)]
+        rows = [(f"premise {place}", f"hypothesis {number}", label) for place, number, label in cells]
         shuffled = pd.DataFrame(rows, columns=["sentence_0", "sentence_1", "label"]).sample(frac=1, random_state=0)
         found = complete_share(shuffled)
         assert found is not None, "your function returns nothing yet"
@@ -21,7 +22,7 @@ def exercise_1(complete_share):
 def exercise_2(overlap):
     cases = [
         ("a man is reading a book", "a man is reading", (1, 0), "every word of this hypothesis is in the premise"),
-        ("a man is reading", "a man is reading a book", (0.8, 1), "divide by the hypothesis, and count a word once"),
+        ("a man is reading", "a man is reading a book, a book", (0.8, 1), "divide by the hypothesis, words count once"),
         ("A man sleeps.", "The man sleeps outside.", (0.5, 2), "points do not belong to a word"),
         ("Two dogs run.", "two DOGS run.", (1, 0), "capitals make no difference"),
         ("A man sleeps.", "...", (0, 0), "a hypothesis without words has the share 0"),
@@ -35,6 +36,7 @@ def exercise_2(overlap):
 def exercise_3(standard_errors):
     found = standard_errors(10, 50, 100)
     assert found is not None, "your function returns nothing yet"
+    assert np.isfinite(found), "divide percent by 100 before you take the root"
     assert found < 0, "a share below the expected one gives a negative number"
     assert not np.isclose(found, -40 / 3, rtol=0.03), "take the spread of the expected share, not of the found one"
     for percent, expected, rows in ((10, 50, 100), (60, 50, 400), (31.2, 100 / 3, 1_000)):

@@ -30,7 +30,7 @@ def exercise_2(answer):
     confusion = np.array([[50, 5, 5], [8, 3, 9], [1, 0, 9]])
     found = answer(confusion.copy())
     assert found is not None, NOTHING
-    assert np.size(found) == 1, "return one number, the mean over the labels"
+    assert np.asarray(found, dtype=float).size == 1, "return one number, the mean over the labels"
     hits, gold, predicted = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
     f1 = 2 * hits / (gold + predicted)
     assert abs(found - hits.sum() / confusion.sum()) > 1e-3, "this is the accuracy, in which frequent labels count more"
@@ -38,6 +38,8 @@ def exercise_2(answer):
     assert abs(found - (f1 * gold).sum() / gold.sum()) > 1e-3, "each label counts the same, however many pairs it has"
     assert abs(found - f1.mean()) < 1e-6, "take the F1 of each label first, and then the mean of the three"
     assert abs(answer(np.array([[9, 1], [2, 0]])) - 9 / 21) < 1e-6, "a label without a hit has F1 0"
+    empty = np.array([[9, 1, 0], [2, 0, 0], [0, 0, 0]])
+    assert abs(answer(empty) - 6 / 21) < 1e-6, "a label that occurs nowhere has F1 0 too, and counts in the mean"
 
 
 def exercise_3(answer):
@@ -78,4 +80,5 @@ def exercise_4(answer):
     assert abs(answer(*pair(3, 2, 12, 8)) - binomtest(2, 14).pvalue) < 1e-6, (
         "it should work where B is the better one too"
     )
+    assert abs(answer(*pair(3, 4, 4, 8)) - 1) < 1e-6, "where neither is ahead, p is 1, and never more"
     assert abs(answer(*pair(7, 0, 0, 4)) - 1) < 1e-6, "where the two never differ, nothing speaks against a tie: p is 1"

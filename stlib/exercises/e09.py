@@ -18,6 +18,7 @@ CHANGES = [  # what is replaced, by what, and what then trained the model
     ("sentence_1", "hypothesis", "trainer", "the second column is called hypothesis"),
     ("norm`: 1\n", "norm`: 1.0\n", "unknown", "max_grad_norm is 1.0, not the integer 1"),
     ("- `multi_dataset_batch_sampler`: round_robin\n", "", "unknown", "the card prints no sampler"),
+    ("* Columns: ", "* Rows: ", "unknown", "the card prints no columns"),
     ("- `learning_rate`: 5e-05\n- `warmup_steps`: 0\n", "", "fit", "what is not printed is no sign against fit"),
 ]
 

@@ -63,6 +63,7 @@ def exercise_4(packed_mean):
     expected = torch.stack([part.mean(0) for part in rows[:11].split(lengths)])
     found = packed_mean(rows, lengths)
     assert found is not None, TEMPLATE
+    assert isinstance(found, torch.Tensor), "stay with torch's operations, without numpy"
     assert found.shape == (4, 6), f"the result has shape {tuple(found.shape)}: one row a sentence, and as many columns"
     sums = torch.stack([part.sum(0) for part in rows[:11].split(lengths)])
     assert not torch.allclose(found, sums, atol=1e-5), "these are the sums: divide each by its sentence's tokens"

@@ -99,7 +99,8 @@ def one_turn(
     model.model_card_data.generate_widget_examples = False
     loss, clock = make_loss(recipe, model), Clock()
     one_pass = partial(embed_columns, separate_first=not variant.merged)  # the loss does not pass this option on
-    patched = mock.patch(f"{type(loss).__module__}.embed_columns", one_pass)
+    inner = getattr(loss, "loss", loss)  # MatryoshkaLoss has one
+    patched = mock.patch(f"{type(inner).forward.__module__}.embed_columns", one_pass)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, patched:
         args = SentenceTransformerTrainingArguments(
             output_dir=folder, max_steps=steps, per_device_train_batch_size=BATCH, save_strategy="no", seed=seed,

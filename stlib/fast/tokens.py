@@ -2,7 +2,7 @@
 
 import contextlib
 import hashlib
-import os
+import uuid
 from pathlib import Path
 
 import pyarrow as pa
@@ -39,7 +39,7 @@ def tokenise(dataset: Dataset, tokenizer, max_length: int, path: Path) -> Path:
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     backend, writer = backend_of(tokenizer, max_length), None
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")  # two runs may start at once
+    temporary = path.with_suffix(f".{uuid.uuid4().hex}.tmp")  # two runs may start at once
     try:
         with pa.OSFile(str(temporary), "wb") as file:
             for chunk in dataset.with_format("arrow").iter(batch_size=CHUNK):

@@ -100,10 +100,11 @@ RULES = {"light": ONLY, "dark": ONLY | {"runOnly": ["color-contrast"]}}
 def test_accessibility(pages, address, browser, screenshots, scheme):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     page = browser.new_page(viewport={"width": 1300, "height": 900}, color_scheme=scheme)
+    page.set_default_timeout(120_000)  # on a busy machine
     found = {}
     for name in names(pages):
         page.goto(f"{address}/{name}")
-        page.wait_for_load_state("networkidle" if scheme == "light" else "load")
+        page.evaluate("() => window.MathJax?.startup?.promise.then(() => true)")  # until its formulas are drawn
         violations = axe.run(page, options=RULES[scheme]).response["violations"]
         if violations:
             found[name] = [(rule["id"], rule["nodes"][0]["html"][:200]) for rule in violations]

@@ -63,6 +63,14 @@ def words_begun(model, words):
     return int((np.cumsum(tokens) - tokens < model.max_seq_length - 2).sum())
 
 
+def words_that_fit(model, words):
+    used = number = 0
+    for tokens in map(model.tokenizer.tokenize, words):
+        if used + len(tokens) + 2 <= model.max_seq_length:
+            used, number = used + len(tokens), number + 1
+    return number
+
+
 def tokens_read(model, words):
     return model.preprocess([" ".join(words)])["input_ids"].shape[1] - 2
 
@@ -72,11 +80,12 @@ def tokens_read(model, words):
     [
         (lambda model, words: None, "5 short words"),
         (lambda model, words: 254, "5 short words"),
-        (lambda model, words: len(words), "tokenizer add"),
-        (lambda model, words: min(len(words), model.max_seq_length), "tokenizer add"),
+        (lambda model, words: len(words), "are added"),
+        (lambda model, words: min(len(words), model.max_seq_length), "are added"),
         (tokens_read, "rare word"),
         (lambda model, words: min(254 // len(model.tokenizer.tokenize(words[0])), len(words)), "max_seq_length"),
-        (words_begun, "all its tokens"),
+        (words_begun, "not all tokens"),
+        (words_that_fit, "stop at the first"),
     ],
 )
 def test_wrong_numbers_of_words(answer, hint):

@@ -17,7 +17,12 @@ def by_counts(frame):
     return float(((groups.size() == 3) & (groups.nunique() == 3)).mean())
 
 
-@pytest.mark.parametrize("answer", [by_agg, by_counts])
+def by_texts(frame):
+    groups = frame.groupby("sentence_0")
+    return ((groups["sentence_1"].nunique() == 3) & (groups["label"].nunique() == 3)).mean()
+
+
+@pytest.mark.parametrize("answer", [by_agg, by_counts, by_texts])
 def test_complete_share(answer):
     assert shortcoming(find("02.1"), answer) is None
 
@@ -68,6 +73,7 @@ def repeated(premise, hypothesis):
         (lambda premise, hypothesis: overlap(premise, hypothesis)[0], "two numbers"),
         (lambda premise, hypothesis: overlap(hypothesis, premise), "every word"),
         (repeated, "once"),
+        (lambda premise, hypothesis: (overlap(premise, hypothesis)[0], repeated(premise, hypothesis)[1]), "once"),
         (lambda premise, hypothesis: overlap(premise.replace(".", "x"), hypothesis.replace(".", "y")), "points"),
         (lambda premise, hypothesis: overlap(premise, re.sub("[A-Z]{2,}", "x", hypothesis)), "capitals"),
         (lambda premise, hypothesis: overlap(premise, hypothesis.replace("...", "x")), "without words"),
@@ -94,6 +100,7 @@ def test_standard_errors():
         (lambda percent, expected, rows: (percent - expected) / np.sqrt(percent * (100 - percent) / rows), "spread"),
         (lambda percent, expected, rows: standard_errors(percent, expected, rows) / 100, "unit"),
         (lambda percent, expected, rows: standard_errors(percent, expected, 1) / rows, "unit"),
+        (lambda percent, expected, rows: float("nan") * rows, "by 100"),
         (lambda percent, expected, rows: percent - expected, "unit"),
     ],
 )

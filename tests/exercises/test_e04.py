@@ -76,6 +76,7 @@ def with_a_short_block(log, rows):
             "own block",
         ),
         (lambda log, rows: log.rolling(rows).mean(), "make 4 rows"),
+        (lambda log, rows: with_a_short_block(log, rows).iloc[:-1], "make 4 rows, not 3"),
         (lambda log, rows: coarser(log, rows)["loss"].tolist(), "DataFrame"),
     ],
 )

@@ -64,6 +64,8 @@ def test_a_right_answer_passes(exercise, right):
         ("05.2", lambda a, b: overlap(a.replace("-", ""), b), "hyphen"),
         ("05.3", lambda *given: None, "three dots"),
         ("05.3", lambda *given: cut(*given, interval=lambda *part: (0.1, 0.9), scale=1), "times 100"),
+        ("05.3", lambda *given: np.array(cut(*given)) / [100, 1, 1], "Spearman times 100"),
+        ("05.3", lambda *given: np.array(cut(*given)) * [1, 100, 100], "low and high"),
         ("05.3", lambda *given: cut(*given)[::-1], "come first"),
         ("05.3", lambda *given: cut(*given, upper=np.greater_equal), "gold score"),
         ("05.3", lambda gold, cosines, at: cut(cosines, gold, at / 5), "gold score"),

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import scipy
+import torch
 from packaging.version import Version
-from scipy.stats import binomtest, chi2
+from scipy.stats import binom, binomtest, chi2
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.neighbors import KNeighborsClassifier
@@ -25,7 +26,7 @@ def macro_f1(confusion):
 
 
 def f1(confusion):
-    return 2 * confusion.diagonal() / (confusion.sum(axis=0) + confusion.sum(axis=1))
+    return 2 * confusion.diagonal() / np.maximum(confusion.sum(axis=0) + confusion.sum(axis=1), 1)
 
 
 def f1_of_the_means(confusion):
@@ -49,6 +50,11 @@ def mcnemar(a, b, alternative="two-sided"):
     return binomtest(int(only_a), int(only_a + only_b), alternative=alternative).pvalue
 
 
+def twice_the_tail(a, b):
+    only_a, only_b = np.sum(a & ~b), np.sum(b & ~a)
+    return 2 * binom.cdf(min(only_a, only_b), only_a + only_b, 0.5)
+
+
 def by_chi_squared(a, b):
     only_a, only_b = np.sum(a & ~b), np.sum(b & ~a)
     return chi2.sf((only_a - only_b) ** 2 / (only_a + only_b), df=1)
@@ -63,7 +69,7 @@ def by_chi_squared(a, b):
             lambda x, y, test: make_pipeline(Normalizer(), KNeighborsClassifier(1)).fit(x, y).predict(test).tolist(),
         ),
         ("06.2", macro_f1),
-        ("06.2", lambda confusion: float(f1(confusion).mean())),
+        ("06.2", lambda confusion: torch.tensor(macro_f1(confusion))),
         ("06.3", curve),
         ("06.3", lambda *given: np.array(curve(*given, part=lambda rows: np.arange(rows)))),
         ("06.4", mcnemar),
@@ -89,6 +95,7 @@ def test_a_right_answer_passes(exercise, right):
         ("06.2", lambda confusion: np.average(f1(confusion), weights=confusion.sum(axis=1)), "counts the same"),
         ("06.2", f1_of_the_means, "first"),
         ("06.2", lambda confusion: macro_f1(confusion) if len(confusion) == 3 else np.nan, "without a hit"),
+        ("06.2", lambda confusion: np.mean(f1(confusion)[confusion.sum(axis=1) > 0]), "occurs nowhere"),
         ("06.3", lambda *given: None, "three dots"),
         ("06.3", lambda *given: curve(*given, scale=1), "percent"),
         ("06.3", lambda *given: curve(*given)[0], "shape"),
@@ -98,6 +105,7 @@ def test_a_right_answer_passes(exercise, right):
         ("06.4", lambda a, b: mcnemar(a, b, "greater"), "one side"),
         ("06.4", lambda a, b: binomtest(9, len(a)).pvalue, "say nothing"),
         ("06.4", by_chi_squared, "only A"),
+        ("06.4", twice_the_tail, "never more"),
         ("06.4", lambda a, b: binomtest(int(np.sum(b & ~a)), int(np.sum(a ^ b))).pvalue, NOTHING_DIFFERS),
         ("06.4", lambda a, b: 2 * binomtest(int(np.sum(b & ~a)), int(np.sum(a ^ b)), alternative="less").pvalue, "B"),
     ],

@@ -77,7 +77,7 @@ ALL = ("sampler", "rate", "warmup", "log", "columns")
 
 def entry_point(text, signs=ALL, norm=lambda value: repr(value) == "1", needed=True):
     facts = read_card(text)
-    printed, columns = facts["hyperparameters"], facts["dataset"]["columns"]
+    printed, columns = facts["hyperparameters"], (facts["dataset"] or {}).get("columns", [])
     sampler = printed.get("multi_dataset_batch_sampler")
     against = {
         "sampler": sampler not in ("round_robin", None),
@@ -88,7 +88,7 @@ def entry_point(text, signs=ALL, norm=lambda value: repr(value) == "1", needed=T
     }
     if any(against[sign] for sign in signs):
         return "trainer"
-    return "fit" if norm(printed.get("max_grad_norm")) and (sampler or not needed) else "unknown"
+    return "fit" if norm(printed.get("max_grad_norm")) and (sampler or not needed) and columns else "unknown"
 
 
 @pytest.mark.parametrize(
@@ -102,6 +102,7 @@ def entry_point(text, signs=ALL, norm=lambda value: repr(value) == "1", needed=T
         (lambda text: entry_point(text, signs=ALL[:4]), "second column"),
         (lambda text: entry_point(text, norm=lambda value: value == 1), "the integer 1"),
         (lambda text: entry_point(text, needed=False), "no sampler"),
+        (lambda text: "fit" if "Rows: " in text else entry_point(text), "no columns"),
         (lambda text: entry_point(text) if "learning_rate" in text else "trainer", "not printed"),
     ],
 )
