@@ -98,9 +98,10 @@ def test_they_are_short_and_import_nothing_of_ours():
 
 
 @pytest.mark.parametrize("loss", ["ranking", "cosent"])
-def test_finetune(tmp_path, data, tiny_model, loss, monkeypatch, capsys):
+@pytest.mark.parametrize("alone", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_finetune(tmp_path, data, tiny_model, loss, alone, monkeypatch, capsys):
     arguments = (tmp_path, "finetune_nli.py", *options(data, "out", base=tiny_model, loss=loss, evals=3))
-    printed = run(*arguments) if loss == "ranking" else run_here(monkeypatch, capsys, *arguments)
+    printed = run(*arguments) if alone else run_here(monkeypatch, capsys, *arguments)
     figures = re.search(
         r"^Spearman x 100 on 80 test pairs: (\S+) before, (\S+) after: (\w+), (\S+) \[(\S+), (\S+)\]$",
         printed,
