@@ -187,7 +187,8 @@ def test_a_fresh_head_scores_a_model_without_one(tiny, encoded):
     assert len(encoded[0]) <= 2 * (600 + 3_000)  # the split that was asked for, and the test split
     assert (row["task"], row["protocol"], row["n"]) == ("nli-probe", "fresh head", 3_000)
     correct = nli_probe(tiny, data.nli("train[:600]", MINI), data.nli("test", MINI))
-    assert row["accuracy"] == pytest.approx(100 * correct.mean())
+    # Both encode in other batches, and last digits that differ with AVX2 alone turned two of 3,000 answers.
+    assert row["accuracy"] == pytest.approx(100 * correct.mean(), abs=0.2)
     assert row["low"] < row["accuracy"] < row["high"]
 
 
