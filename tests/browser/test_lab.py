@@ -92,7 +92,7 @@ def open_notebook(page, address: str, name: str) -> None:
     wait_for(lambda: any("Python 3" in name for name in names.all_inner_texts()), 60, names.all_inner_texts)
 
 
-def run_all(page) -> list[str]:
+def run_all(page, again: bool = False) -> list[str]:
     """Run all cells; returns the widths that progress bars had on the way."""
     page.locator(".lm-MenuBar-item", has_text="Run").first.click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
@@ -111,7 +111,9 @@ def run_all(page) -> list[str]:
         return idle >= 4
 
     wait_for(finished, 60 * MINUTES)
-    return widths
+    # On a busy machine, what is asked while the kernel is still being connected may be lost: no cell has a number then.
+    prompts = page.locator(".jp-Notebook .jp-CodeCell .jp-InputPrompt").all_inner_texts()
+    return widths if again or any(map(str.isdigit, "".join(prompts))) else run_all(page, again=True)
 
 
 def save(page, path):
