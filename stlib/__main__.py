@@ -18,7 +18,8 @@ class Parser(argparse.ArgumentParser):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command. Returns the exit status: 0 on success, 2 with one line on standard error for bad input, 130 after Ctrl-C."""
-    arguments, status = sys.argv[1:] if arguments is None else arguments, 2
+    arguments = sys.argv[1:] if arguments is None else arguments
+    status = 2
     try:
         options = make_parser().parse_args(arguments)
         for name, value in vars(options).items():
@@ -136,7 +137,8 @@ def run_card(options: argparse.Namespace) -> None:
     from stlib import auditing, cards
 
     if options.run == "audit" and options.file:
-        if options.json and options.json.resolve() in (card := Path(options.file).resolve(), card / "README.md"):
+        card = Path(options.file).resolve()
+        if options.json and options.json.resolve() in (card, card / "README.md"):
             raise UsageError(f"--json would overwrite the card {options.json}: name another file")
         found = stlib.audit(auditing.load_text(options.file))
         print(auditing.describe(found))

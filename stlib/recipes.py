@@ -254,9 +254,9 @@ def prepare_encoder(recipe: Recipe, model: SentenceTransformer) -> SentenceTrans
         if isinstance(module, nn.Dropout):
             module.p = recipe.dropout
     found = [place for place, module in enumerate(model) if isinstance(module, Normalize)]
-    if recipe.normalize and not found:
-        model.append(Normalize())
-    for place in [] if recipe.normalize else reversed(found):
+    if recipe.normalize:
+        return model if found else model.append(Normalize())
+    for place in reversed(found):
         del model[place]
     return model
 

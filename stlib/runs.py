@@ -35,8 +35,8 @@ SEED = 42  # the card's
 PACKAGES = ("torch", "sentence-transformers", "transformers", "datasets", "accelerate", "tokenizers", "numpy")
 # What is said of a run but does not decide it: the rows' fingerprint tells where they differ, whatever the folder's name.
 UNDECIDED = ("source",)
-FULL = "make room or choose another --out; whole checkpoints stay, and --resume continues from the last"
 MACHINE = ("engine", "precision", "device", "processes", "log_every")
+FULL_DISK = "make room or choose another --out; whole checkpoints stay, and --resume continues from the last"
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ def set_aside(folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def writing(folder: Path, way_out: str = FULL) -> Iterator[None]:
+def writing(folder: Path, way_out: str = FULL_DISK) -> Iterator[None]:
     """Turn what goes wrong while ``folder`` is written into one sentence: a full disk, a folder that may not be written."""
     try:
         yield

@@ -242,7 +242,7 @@ def ask_hub(question, corpus: str, **arguments):
     except (OSError, ValueError, DatasetsError) as error:
         cause = (isinstance(error, DatasetsError) and error.__cause__) or error  # a full disk, say
         reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
-        if isinstance(error, ValueError) and re.search("split|slice|instruction", reason):
+        if "split" in arguments and isinstance(error, ValueError) and re.search("split|slice|instruction", reason):
             raise no_split(arguments["split"], error) from error
         raise UsageError(
             f"{hub_id} could not be read from the hub ({reason}): connect to it, or set STLIB_DATA to a folder with "

@@ -5,6 +5,7 @@ import re
 import shlex
 import shutil
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, ReadInstruction
 from datasets.exceptions import DatasetGenerationError
+from datasets.inspect import SplitsNotFoundError
 
 from stlib import data, sources
 from stlib.data import nli
@@ -265,6 +267,13 @@ def test_a_split_that_the_hub_lacks_is_no_fault_of_the_connection(monkeypatch, s
     monkeypatch.setattr(sources, "load_dataset", read)
     with pytest.raises(UsageError, match=rf"there is no split {re.escape(repr(split))} \(Un.*\): write train"):
         nli(split, Source("hub"))
+
+
+def test_splits_that_the_hub_does_not_tell_are_one_sentence(monkeypatch):
+    error = SplitsNotFoundError("The split names could not be parsed from the dataset config.")
+    monkeypatch.setattr(sources, "get_dataset_split_names", mock.Mock(side_effect=error))
+    with pytest.raises(UsageError, match=r"could not be read from the hub \(The split names"):
+        sources.splits_of("cr", Source("hub"))
 
 
 def write_scores(folder, **files):

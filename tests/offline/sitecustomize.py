@@ -2,17 +2,13 @@
 
 Python imports a module of this name at its start where it is on the path; ``conftest.py`` puts it there. An attempt is
 refused and noted in the file that STLIB_BLOCKED names, so that it is found even where the caller goes on without it.
-
-It also makes Python's collector run seldom: it would look through all that the libraries hold, for a second per process.
 """
 
-import gc
 import ipaddress
 import os
 import socket
 import traceback
 
-gc.set_threshold(100_000, 50, 100)
 LOCAL = {"localhost", "", None, socket.gethostname()}
 connect, connect_ex, getaddrinfo = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
 
