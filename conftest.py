@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["tests.nbval_numbers"]  # outputs of notebooks are compared number by number
+pytest_plugins = [
+    "tests.nbval_numbers",
+    "tests.forked_kernels",
+]  # outputs compared number by number; kernels started quickly
 
 _root = Path(__file__).parent
 _offline = _root / "tests" / "offline"

@@ -1,14 +1,13 @@
-"""Fixtures shared by the unit tests."""
+"""Fixtures shared by the unit tests.
+
+Each imports the heavy packages itself: the process that hands tests to the workers loads this file, and needs none of them.
+"""
 
 import gc
 from pathlib import Path
 
 import hypothesis
 import pytest
-import torch
-from safetensors.torch import load_file
-
-from stlib.model import load_encoder
 
 # The same examples in every run: a failure can be repeated, and a green run stays green.
 hypothesis.settings.register_profile("course", derandomize=True, database=None, deadline=None)
@@ -54,6 +53,8 @@ def tiny_model(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tiny(tiny_model):
     """The tiny encoder itself, which no test may change."""
+    from stlib.model import load_encoder
+
     model = load_encoder(tiny_model, "cpu")
     model.model_card_data.local_files_only = True  # else its card would ask the hub what it is based on
     return model
@@ -62,6 +63,8 @@ def tiny(tiny_model):
 @pytest.fixture
 def tiny_base(monkeypatch, tiny_model):
     """Let the tiny encoder stand in for the base model, where a run has no ``start``."""
+    from stlib.model import load_encoder
+
     monkeypatch.setattr("stlib.train.load_base", lambda device: load_encoder(tiny_model, device))
 
 
@@ -132,11 +135,15 @@ def encoded(monkeypatch):
 
 def weights(folder):
     """All weights of a run folder, the head's included."""
+    from safetensors.torch import load_file
+
     return load_file(folder / "model" / "model.safetensors") | load_file(folder / "model" / "nli_head.safetensors")
 
 
 def assert_same_run(folder, other):
     """Both runs have the same log, byte for byte, and the same weights, bit for bit."""
+    import torch
+
     assert (folder / "log.csv").read_bytes() == (other / "log.csv").read_bytes()
     ours, theirs = weights(folder), weights(other)
     assert ours.keys() == theirs.keys()

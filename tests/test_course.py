@@ -69,7 +69,7 @@ def cells_of(path: Path) -> list:
 def kernels() -> list:
     """All kernels that this process has started and that still run."""
     children = psutil.Process().children(recursive=True)
-    return [child for child in children if any("ipykernel" in word for word in child.cmdline())]
+    return [child for child in children if "ipykernel_launcher" in child.cmdline()]
 
 
 def test_one_kernel_runs_all_in_order_each_in_an_empty_namespace(run, tmp_path):
