@@ -62,7 +62,7 @@ def cauchy_schwarz_bound(head: nn.Linear) -> float:
     return float(torch.log1p(torch.exp(-margins).fill_diagonal_(0).sum(dim=1)).mean())
 
 
-def lowest_loss(head: nn.Linear, shared_premise: bool, restarts: int = 8, steps: int = 400) -> float:
+def lowest_loss(head: nn.Linear, shared_premise: bool, restarts: int = 8, steps: int = 200) -> float:
     """Return the lowest mean loss (nats) that gradient descent on the embeddings themselves finds for a fixed ``head``.
 
     No encoder is involved: u and v are free unit vectors, one pair per label. SNLI asks more, since each premise comes
