@@ -35,7 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
         reason = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         problem = f"{reason}: check the path, its permissions and the space left"
     except KeyboardInterrupt:
-        problem, status = "interrupted; a training that has begun goes on with --resume", 130
+        goes_on = "; a training that has begun goes on with --resume" if arguments[:1] == ["train"] else ""
+        problem, status = f"interrupted{goes_on}", 130
     print(f"{' '.join(['stlib', *arguments[:1]])}: {problem}", file=sys.stderr)
     return status
 

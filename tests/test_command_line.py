@@ -99,8 +99,11 @@ def test_ctrl_c_is_one_line(capsys, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("stlib.train.train", interrupted)
+    monkeypatch.setattr("stlib.convert.convert", interrupted)
     assert main(["train"]) == 130
     assert capsys.readouterr().err == "stlib train: interrupted; a training that has begun goes on with --resume\n"
+    assert main(["data", "a", "b"]) == 130
+    assert capsys.readouterr().err == "stlib data: interrupted\n"
 
 
 def test_the_output_may_go_to_a_pipe_that_lacks_letters(tiny_run, monkeypatch):

@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tomllib
 import venv
 from pathlib import Path
@@ -19,6 +20,7 @@ import nbformat
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from nbclient import NotebookClient
+from packaging.requirements import Requirement
 
 import stlib
 from stlib.errors import UsageError
@@ -208,11 +210,6 @@ def test_the_workflow_that_stamps_knows_the_address(monkeypatch):
     assert tool.address() == ADDRESS
 
 
-def pinned(name: str) -> str:
-    """``name==version`` as ``requirements.txt`` has it, and is installed here."""
-    return f"{name}=={importlib.metadata.version(name).split('+')[0]}"
-
-
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory):
     """The address of a bare clone of the course as it is now."""
@@ -242,8 +239,9 @@ def test_alone_on_a_strange_machine(repository, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", "")  # pip has to reach its index: here the tests are not offline
     venv.create(tmp_path / "machine", with_pip=True)
     python = tmp_path / "machine" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    there = [pinned("torch"), pinned("numpy"), "ipykernel", "sentence-transformers==6.1.0"]
-    subprocess.run([python, "-m", "pip", "install", "-q", *there], check=True, capture_output=True)
+    link_installed(["torch", "numpy", "ipykernel", "sentence-transformers"], tmp_path / "machine")
+    older = ["--no-deps", "sentence-transformers==6.1.0"]
+    subprocess.run([python, "-m", "pip", "install", "-q", *older], check=True, capture_output=True)
     before = state(python)
     kernel = tmp_path / "jupyter" / "kernels" / "machine"
     kernel.mkdir(parents=True)
@@ -263,6 +261,26 @@ def test_alone_on_a_strange_machine(repository, tmp_path, monkeypatch):
     assert after["torch"] == before["torch"]
     assert after["numpy"] == before["numpy"]
     assert after["sentence-transformers"][0] == importlib.metadata.version("sentence-transformers")
+
+
+def link_installed(names: list[str], machine: Path) -> None:
+    """Give another environment distributions that are installed here, and all that they need: pip would take minutes."""
+    there = Path(sysconfig.get_path("purelib", "venv", {"base": str(machine), "platbase": str(machine)}))
+    waiting, linked = list(names), set()
+    while waiting:
+        found = importlib.metadata.distribution(waiting.pop())
+        if found.name in linked:
+            continue
+        linked.add(found.name)
+        for file in found.files:
+            if ".." not in file.parts and file.locate().exists():  # scripts lie above
+                (there / file).parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    os.link(file.locate(), there / file)
+                except OSError:  # another file system
+                    shutil.copy2(file.locate(), there / file)
+        needed = map(Requirement, found.requires or [])
+        waiting += [one.name for one in needed if one.marker is None or one.marker.evaluate({"extra": ""})]
 
 
 def state(python: Path) -> dict[str, list]:

@@ -32,7 +32,7 @@ from stlib.settings import PRECISIONS, best_device, best_precision
 
 BATCH = 32
 LIBRARY_DEFAULTS = replace(CARD_AS_PRINTED, name="library_defaults", schedule_steps=None)  # the card prints them
-SKIPPED = 4  # first steps of a turn that are not timed (at most half): kernels are compiled and memory is taken then
+SKIPPED = 4  # first steps of a turn that are not timed (of a shorter one, half): kernels are compiled, memory is taken
 # What a training step multiplies with, outside the embeddings: (inputs, outputs) of each linear map of a layer.
 MAPS, LAYERS = ((384, 1_152), (384, 384), (384, 1_536), (1_536, 384)), 6
 WEIGHTS, PARAMETERS = LAYERS * sum(a * b for a, b in MAPS), 22_713_216
@@ -113,7 +113,8 @@ def one_turn(
         trainer = make(model, args, dataset, loss=loss, callbacks=[clock], optimizers=optimizers)
         trainer.remove_callback(PrinterCallback)
         mean_loss = trainer.train().training_loss
-    return np.diff(clock.times)[min(SKIPPED, steps // 2) - 1 :].tolist(), mean_loss
+    skipped = SKIPPED if steps > SKIPPED else steps // 2
+    return np.diff(clock.times)[skipped - 1 :].tolist(), mean_loss
 
 
 def compare(
