@@ -9,10 +9,8 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = [
-    "tests.nbval_numbers",
-    "tests.forked_kernels",
-]  # outputs compared number by number; kernels started quickly
+# Outputs of notebooks are compared number by number, and their kernels start quickly.
+pytest_plugins = ["tests.nbval_numbers", "tests.forked_kernels"]
 
 _root = Path(__file__).parent
 _offline = _root / "tests" / "offline"

@@ -4,6 +4,7 @@ Each notebook has a process for itself still, with nothing of ours in it before 
 fork of such a process is not safe, and Jupyter starts each kernel as ever.
 """
 
+import functools
 import json
 import multiprocessing
 import os
@@ -36,7 +37,6 @@ class ForkedKernel(CONTEXT.Process):
         for stream in (1, 2):  # what cells print travels as messages
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
         os.chdir(self.folder)
-        os.environ.clear()
         os.environ.update(self.environment, JPY_PARENT_PID=str(os.getppid()))
         sys.path[:] = self.path
         multiprocessing.set_start_method(None, force=True)
@@ -54,17 +54,22 @@ class ForkedKernel(CONTEXT.Process):
         os.kill(self.pid, number)
 
 
+@functools.cache
+def path_of_a_kernel() -> list[str]:
+    """Return where a new Python process looks for modules; pytest has added to the path of this one."""
+    ask = "import json, sys; print(json.dumps(sys.path[1:]))"
+    return json.loads(subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True).stdout)
+
+
 def pytest_configure():
     """Let nbval start such kernels in this process."""
     if sys.platform != "linux":
         return
-    ask = "import json, sys; print(json.dumps(sys.path[1:]))"  # pytest has added to its own
-    path = json.loads(subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True).stdout)
     CONTEXT.set_forkserver_preload(LIBRARIES)
     start_new_kernel = nbval.kernel.start_new_kernel
 
     def launch(command, *, env, cwd, **_):
-        kernel = ForkedKernel(command[command.index("-f") + 1], cwd, env, path)
+        kernel = ForkedKernel(command[command.index("-f") + 1], cwd, env, path_of_a_kernel())
         kernel.start()
         while os.getpgid(kernel.pid) != kernel.pid:  # before, Jupyter would take the tests for the kernel's group
             time.sleep(0.01)

@@ -94,9 +94,8 @@ def test_headings_are_in_order(pages):
 
 # The dark scheme differs from the light one in its colours only, and these pages hold text, tables, code and panels.
 ONLY = {"resultTypes": ["violations"]}  # what passes need not be described, which takes time
-WHOLE = re.compile(
-    r"index|search|genindex|notebooks/(04|glossary)"
-)  # of other pages the article: their frame is the same
+# The frame is the same on all pages: of most, the article is looked at.
+WHOLE = re.compile(r"index|search|genindex|notebooks/(04|glossary)")
 RULES = {"light": ONLY, "dark": ONLY | {"runOnly": ["color-contrast"]}}
 IN_THE_DARK = re.compile(r"index|notebooks/(01|04|08|glossary)|docs/results")
 
